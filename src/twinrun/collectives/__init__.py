@@ -1,0 +1,1 @@
+"""All-reduce: one algorithm a file, one chooser, plans with reasons."""

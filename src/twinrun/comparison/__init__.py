@@ -1,0 +1,1 @@
+"""Pairing, assembling shards, verdicts, hints, the first divergence."""

@@ -1,0 +1,1 @@
+"""Blame: which module, by how much, and the proof."""

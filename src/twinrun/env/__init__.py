@@ -1,0 +1,1 @@
+"""Every variable that Twinrun reads, declared once, parsed strictly, with its provenance."""

@@ -1,0 +1,1 @@
+"""CUDA source to cached binary to callable."""

@@ -1,0 +1,1 @@
+"""How far apart two tensors are: one-pass statistics, distances, floors, fingerprints."""

@@ -1,0 +1,1 @@
+"""Taps, the call boundary, filters, the writer, the run directory and its reader."""

@@ -1,0 +1,1 @@
+"""A plain report model, rendered to the terminal, to JSON lines and to HTML."""
