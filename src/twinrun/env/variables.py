@@ -1,0 +1,103 @@
+"""The table of variables: one row each. Adding a variable is adding a row.
+
+After a change run ``twinrun env --markdown > docs/env.md`` and update the frozen list that
+``tests/pure/test_env_frozen.py`` names.
+"""
+
+from __future__ import annotations
+
+from twinrun.env.kinds import Choice, Directory, Flag, Integer, Number, Text
+from twinrun.env.origin import ORIGINS as _ORIGINS
+from twinrun.env.registry import declare
+
+# --- env -------------------------------------------------------------------------------------
+ORIGINS = declare(
+    _ORIGINS, Text(), None, room="env",
+    help="written by Twinrun for its children: which values a flag or a launch rule set",
+)  # fmt: skip
+
+# --- collectives -----------------------------------------------------------------------------
+SYMMETRIC_ALL_REDUCE = declare(
+    "TWINRUN_SYMMETRIC_ALL_REDUCE", Flag(), True, room="collectives",
+    help="use the symmetric-memory all-reduce where a group lies inside one node",
+)  # fmt: skip
+IPC_ALL_REDUCE = declare(
+    "TWINRUN_IPC_ALL_REDUCE", Flag(), True, room="collectives",
+    help="use the all-reduce over CUDA IPC handles where symmetric memory cannot be had",
+)  # fmt: skip
+SHARED_MEMORY_ALL_REDUCE = declare(
+    "TWINRUN_SHARED_MEMORY_ALL_REDUCE", Flag(), True, room="collectives",
+    help="use the shared-memory all-reduce between CPU ranks of one host",
+)  # fmt: skip
+ALL_REDUCE = declare(
+    "TWINRUN_ALL_REDUCE",
+    Choice(("auto", "symmetric", "ipc", "nccl", "gloo", "shared_memory", "aiter")),
+    "auto", room="collectives",
+    help="the all-reduce backend asked for by name; auto chooses and says why",
+)  # fmt: skip
+ALL_REDUCE_ORDER = declare(
+    "TWINRUN_ALL_REDUCE_ORDER", Choice(("ranks", "tree", "any")), "ranks", room="collectives",
+    help="the order in which an all-reduce sums where the call names none",
+)  # fmt: skip
+ALL_REDUCE_CHECK = declare(
+    "TWINRUN_ALL_REDUCE_CHECK", Flag(), False, room="collectives",
+    help="checked mode: a rank that never arrives is reported instead of waited for",
+)  # fmt: skip
+ALL_REDUCE_TIMEOUT_S = declare(
+    "TWINRUN_ALL_REDUCE_TIMEOUT_S", Number(least=0.1), 300.0, room="collectives", unit="s",
+    help="how long an all-reduce waits for a rank before it names it",
+)  # fmt: skip
+DETERMINISTIC = declare(
+    "TWINRUN_DETERMINISTIC", Flag(), False, room="collectives",
+    help="every all-reduce sums in its stated order, also where only a library backend is left",
+)  # fmt: skip
+KEEP_IN_NODE_ALL_REDUCE = declare(
+    "TWINRUN_KEEP_IN_NODE_ALL_REDUCE", Flag(), False, room="collectives",
+    help="across nodes, keep the in-node all-reduce for groups that lie inside one node",
+)  # fmt: skip
+
+# --- topology --------------------------------------------------------------------------------
+NODE_ID = declare(
+    "TWINRUN_NODE_ID", Text(), None, room="topology",
+    help="the identity of this node, instead of the one found from the boot id and host name",
+)  # fmt: skip
+
+# --- launch ----------------------------------------------------------------------------------
+NNODES = declare(
+    "TWINRUN_NNODES", Integer(least=1), None, room="launch", unit="nodes",
+    help="written by twinrun launch: how many nodes the run spans",
+)  # fmt: skip
+
+# --- kernels ---------------------------------------------------------------------------------
+KERNEL_CACHE = declare(
+    "TWINRUN_KERNEL_CACHE", Directory(), None, room="kernels",
+    help="directory of compiled kernels; by default twinrun/kernels in the user's cache",
+)  # fmt: skip
+
+# --- other programs' variables, read and never judged until they are needed -------------------
+RANK = declare("RANK", Integer(least=0), None, room="torchrun", help="rank of this process")
+WORLD_SIZE = declare(
+    "WORLD_SIZE", Integer(least=1), None, room="torchrun", help="number of ranks", unit="ranks"
+)
+LOCAL_RANK = declare(
+    "LOCAL_RANK", Integer(least=0), None, room="torchrun", help="rank among those of this node"
+)
+LOCAL_WORLD_SIZE = declare(
+    "LOCAL_WORLD_SIZE", Integer(least=1), None, room="torchrun", unit="ranks",
+    help="number of ranks on this node",
+)  # fmt: skip
+GROUP_RANK = declare(
+    "GROUP_RANK", Integer(least=0), None, room="torchrun", help="rank of this node's agent"
+)
+GROUP_WORLD_SIZE = declare(
+    "GROUP_WORLD_SIZE", Integer(least=1), None, room="torchrun", unit="nodes",
+    help="number of agents, one a node",
+)  # fmt: skip
+MASTER_ADDR = declare("MASTER_ADDR", Text(), None, room="torchrun", help="host of the store")
+MASTER_PORT = declare(
+    "MASTER_PORT", Integer(least=1, most=65535), None, room="torchrun", help="port of the store"
+)
+CUDA_VISIBLE_DEVICES = declare(
+    "CUDA_VISIBLE_DEVICES", Text(empty=True), None, room="cuda",
+    help="GPUs that CUDA may see: indices, UUIDs or MIG instances",
+)  # fmt: skip
