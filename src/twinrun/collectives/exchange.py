@@ -1,0 +1,85 @@
+"""Small messages between all ranks of a group over CPU: facts, handles, verdicts. Never pickled."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from twinrun.errors import PeerError
+
+
+class Exchange:
+    """All-gathers bytes and JSON among the ranks of one group, over gloo.
+
+    Made by all ranks of ``group`` at the same point. A group whose backend has no CPU half is
+    given a gloo group of the same ranks, which ``close()`` destroys; another's is never destroyed.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, timeout_s: float = 300.0) -> None:
+        self.ranks = tuple(dist.get_process_group_ranks(group))
+        self.rank = dist.get_rank(group)
+        self.size = len(self.ranks)
+        self._own = None if _has_cpu(group) else self._new_group(timeout_s)
+        self._group = self._own or group
+
+    def _new_group(self, timeout_s: float) -> dist.ProcessGroup:
+        made: dist.ProcessGroup = dist.new_group(
+            list(self.ranks),
+            backend="gloo",
+            timeout=timedelta(seconds=timeout_s),
+            use_local_synchronization=True,
+        )
+        return made
+
+    def gather(self, mine: bytes) -> list[bytes]:
+        """Every rank's bytes, in the group's order; ``PeerError`` where a rank does not answer."""
+        try:
+            return self._gather(mine)
+        except RuntimeError as error:
+            raise PeerError(
+                "the ranks of a group could not exchange their facts.",
+                seen=str(error).splitlines()[0],
+                expected=f"an answer from each of ranks {list(self.ranks)}",
+                do="make the AllReduce on every rank of its group, at the same point",
+            ) from error
+
+    def _gather(self, mine: bytes) -> list[bytes]:
+        if self.size == 1:
+            return [mine]
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in self.ranks]
+        dist.all_gather(lengths, torch.tensor([len(mine)]), group=self._group)
+        longest = max(1, *(int(length) for length in lengths))
+        padded = torch.frombuffer(bytearray(mine.ljust(longest, b"\0")), dtype=torch.uint8)
+        rows = [torch.empty(longest, dtype=torch.uint8) for _ in self.ranks]
+        dist.all_gather(rows, padded, group=self._group)
+        pairs = zip(rows, lengths, strict=True)
+        return [bytes(row[: int(length)].tolist()) for row, length in pairs]
+
+    def gather_json(self, mine: Any) -> list[Any]:
+        """Every rank's value, in the group's order; plain JSON values only."""
+        return [json.loads(text) for text in self.gather(json.dumps(mine).encode())]
+
+    def first_trouble(self, mine: str | None) -> str | None:
+        """The first rank's trouble, with its rank, or None where no rank has any."""
+        for rank, told in zip(self.ranks, self.gather_json(mine), strict=True):
+            if told is not None:
+                return f"rank {rank}: {told}"
+        return None
+
+    def barrier(self) -> None:
+        """Return once every rank has come here."""
+        self.gather(b"")
+
+    def close(self) -> None:
+        """Let go of the group that was made for this exchange, if any. Local, safe twice."""
+        if self._own is not None and dist.is_initialized():
+            dist.destroy_process_group(self._own)
+        self._own = None
+
+
+def _has_cpu(group: dist.ProcessGroup) -> bool:
+    return "cpu:" in dist.get_backend_config(group)
