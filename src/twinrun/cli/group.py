@@ -1,0 +1,62 @@
+"""The group of commands: one module a command, imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+import click
+
+from twinrun.env import check
+
+
+class CommandGroup(click.Group):
+    """A click group whose commands are the ``command`` attributes of modules.
+
+    ``modules`` maps a command's name to its module; the help lists them in that order. A command's
+    callback returns its exit code, or None for 0. The ``TWINRUN_*`` variables are checked before any
+    command runs, except those that take no notice of them (``unchecked``), so that help and usage
+    errors never depend on the environment.
+    """
+
+    def __init__(
+        self, *, modules: Mapping[str, str], unchecked: frozenset[str] = frozenset(), **rest: Any
+    ) -> None:
+        super().__init__(**rest)
+        self.modules = dict(modules)
+        self.unchecked = unchecked
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.modules:
+            return None
+        if cmd_name not in self.commands:
+            command: click.Command = import_module(self.modules[cmd_name]).command
+            if cmd_name not in self.unchecked and command.callback is not None:
+                command.callback = _checked(command.callback)
+            self.commands[cmd_name] = command
+        return self.commands[cmd_name]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.modules and not name.startswith("-"):
+            near = get_close_matches(name, self.modules, n=1)
+            told = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {name!r}.{told}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _checked(callback: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(callback)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        check()
+        return callback(*args, **kwargs)
+
+    return run

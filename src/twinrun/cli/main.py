@@ -1,0 +1,73 @@
+"""The entry point: find the command, run it, and turn whatever ends it into an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from twinrun import __version__
+from twinrun.cli.group import CommandGroup
+from twinrun.errors import TwinrunError
+
+INTERRUPTED = 130
+UNREADABLE = 2
+
+COMMANDS: dict[str, str] = {}
+
+
+@click.group(
+    cls=CommandGroup,
+    modules=COMMANDS,
+    unchecked=frozenset({"env"}),
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 agreement, 1 a difference, 2 no work could be done, 3 undecided (docs/cli.md).",
+)
+@click.version_option(__version__, prog_name="twinrun", message="%(prog)s %(version)s")
+def twinrun() -> None:
+    """Run one model twice, on any number of ranks, and keep the two equal or find where they part."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run ``twinrun`` with these arguments (the process's own by default); returns the exit code.
+
+    Errors are printed on stderr: what was seen, what was expected, what to do. Errors that are
+    not Twinrun's own are bugs and keep their traceback.
+    """
+    try:
+        code = twinrun.main(
+            None if arguments is None else list(arguments),
+            prog_name="twinrun",
+            standalone_mode=False,
+        )
+    except TwinrunError as error:
+        return _say(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        return _say(error.format_message(), UNREADABLE, prefix="")
+    except click.ClickException as error:
+        return _say(_usage(error), UNREADABLE)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said there.
+        sys.stdout = None
+        return UNREADABLE
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """What the ``twinrun`` script calls."""
+    sys.exit(run())
+
+
+def _usage(error: click.ClickException) -> str:
+    """A click error in Twinrun's own form, ending in the command that shows the usage."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "twinrun"
+    return f"{error.format_message()}\n  {'do':<9} {path} --help"
+
+
+def _say(text: str, code: int, prefix: str = "twinrun: ") -> int:
+    click.echo(f"{prefix}{text}", err=True)
+    return code
