@@ -1,0 +1,50 @@
+"""JSON lines: one object a line, each with its ``type``; the schema is docs/json.md."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from twinrun import __version__
+from twinrun.comparison.result import Result
+
+SCHEMA = 1
+"""Raised when a field changes its meaning or goes; new fields and new types of line may come any time."""
+
+
+def comparison_lines(result: Result) -> Iterator[str]:
+    """The lines of a comparison: ``comparison``, ``invariant`` s, ``point`` s in order, ``summary``."""
+    yield line("comparison", schema=SCHEMA, twinrun=__version__, baseline=result.baseline,
+               target=result.target, options=result.options)  # fmt: skip
+    for broken in result.invariants:
+        yield line("invariant", **plain(broken))
+    for row in result.rows:
+        yield line("point", **plain(row))
+    first, undecided = result.first, result.undecided_from
+    yield line("summary", verdict=result.verdict, exit_code=result.exit_code,
+               points=len(result.rows), pairs=result.pairs, counts=result.counts,
+               first=first.row.position if first else None,
+               agreed_before=first.agreed if first else None,
+               undecided_from=undecided.position if undecided else None,
+               advice=result.advice, problems=result.problems)  # fmt: skip
+
+
+def line(type_: str, **values: Any) -> str:
+    """One line of JSON that starts with its type. NaN and infinities become strings."""
+    return json.dumps({"type": type_, **{k: plain(v) for k, v in values.items()}}, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings, tuples and scalars as what JSON has."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,0 +1,121 @@
+"""A page on a terminal: aligned and wrapped to its width, coloured only where that is wanted."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from twinrun.report.figures import safe
+from twinrun.report.page import Field, Fields, Headline, Page, Table, Tone
+
+_STYLES: dict[Tone, str] = {
+    "good": "bold green", "bad": "bold red", "unsure": "bold yellow", "plain": "",
+}  # fmt: skip
+_NARROWEST = 40
+_LABEL = 10  # the width of the label column, so that pages of one family line up
+
+
+def console(stream: TextIO, width: int | None = None) -> Console:
+    """A console on ``stream``: colour only on a terminal that has it, never with ``NO_COLOR``."""
+    return Console(
+        file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True
+    )
+
+
+def show(page: Page, to: Console) -> None:
+    """Print ``page`` on ``to``; characters that its encoding lacks are escaped."""
+    for line in _lines(page, max(to.width, _NARROWEST)):
+        to.print(_encodable(line, to.encoding), soft_wrap=True)
+
+
+def _lines(page: Page, width: int) -> Iterator[Text]:
+    for block in page:
+        if block is None:
+            yield Text()
+        elif isinstance(block, Headline):
+            yield from _headline(block, width)
+        elif isinstance(block, Fields):
+            yield from _fields(block, width)
+        else:
+            yield from _table(block)
+
+
+def _headline(block: Headline, width: int) -> Iterator[Text]:
+    """The words, then the parts three columns apart; a part that does not fit starts a line."""
+    line = Text(block.words, style=_STYLES[block.tone])
+    filled = False
+    for part in block.parts:
+        if filled and line.cell_len + 3 + cell_len(part) > width:
+            yield line
+            line = Text(" " * 2)
+        elif line.cell_len > 2:
+            line.append("   ")
+        line.append(safe(part), style="bold")
+        filled = True
+    yield line
+
+
+def _fields(block: Fields, width: int) -> Iterator[Text]:
+    labels = [cell_len(field.label) for field in block.fields]
+    column = max([*labels, _LABEL - 2]) + 2
+    for field in block.fields:
+        yield from _field(field, block.indent, column, width)
+
+
+def _field(field: Field, indent: int, column: int, width: int) -> Iterator[Text]:
+    label = field.label
+    for text in field.lines:
+        room = max(width - indent - column, _NARROWEST // 2)
+        for part in _wrapped(safe(text), room, field.verbatim):
+            line = Text(" " * indent)
+            line.append(label.ljust(column), style=_STYLES[field.tone] if label else "")
+            line.append(part)
+            line.rstrip()
+            yield line
+            label = ""
+
+
+def _wrapped(text: str, width: int, verbatim: bool) -> list[str]:
+    if verbatim or cell_len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _table(block: Table) -> Iterator[Text]:
+    rows = [[safe(cell) for cell in row] for row in block.rows]
+    titled = [*([list(block.header)] if block.header else []), *rows]
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*titled, strict=True)]
+    if block.title:
+        yield Text(block.title, style="bold")
+    for number, row in enumerate(titled):
+        heading = bool(block.header) and number == 0
+        tone = _tone(block, number - bool(block.header))
+        yield _row(row, widths, block, "dim" if heading else tone)
+
+
+def _tone(block: Table, row: int) -> str:
+    return _STYLES[block.tones[row]] if 0 <= row < len(block.tones) else ""
+
+
+def _row(cells: list[str], widths: list[int], block: Table, style: str) -> Text:
+    line = Text(" " * block.indent)
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        blank = " " * (width - cell_len(cell))
+        padded = blank + cell if column in block.right else cell + blank
+        line.append(padded, style=style if column == 0 or style == "dim" else "")
+        line.append("  ")
+    line.rstrip()
+    return line
+
+
+def _encodable(line: Text, encoding: str) -> Text:
+    try:
+        line.plain.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return Text(line.plain.encode("ascii", "backslashreplace").decode("ascii"))
+    return line
