@@ -101,3 +101,66 @@ CUDA_VISIBLE_DEVICES = declare(
     "CUDA_VISIBLE_DEVICES", Text(empty=True), None, room="cuda",
     help="GPUs that CUDA may see: indices, UUIDs or MIG instances",
 )  # fmt: skip
+PYTORCH_CUDA_ALLOC_CONF = declare(
+    "PYTORCH_CUDA_ALLOC_CONF", Text(empty=True), None, room="torch",
+    help="options of torch's CUDA allocator (before torch 2.10)",
+)  # fmt: skip
+PYTORCH_ALLOC_CONF = declare(
+    "PYTORCH_ALLOC_CONF", Text(empty=True), None, room="torch",
+    help="options of torch's allocators",
+)  # fmt: skip
+TORCH_SYMM_MEM_DISABLE_MULTICAST = declare(
+    "TORCH_SYMM_MEM_DISABLE_MULTICAST", Flag(), False, room="torch",
+    help="keep torch's symmetric memory from making an NVLink multicast object",
+)  # fmt: skip
+NCCL_GRAPH_MIXING_SUPPORT = declare(
+    "NCCL_GRAPH_MIXING_SUPPORT", Flag(), True, room="nccl",
+    help="let NCCL be captured in one CUDA graph and called outside it at the same time",
+)  # fmt: skip
+OMP_NUM_THREADS = declare(
+    "OMP_NUM_THREADS", Text(), None, room="torch", help="CPU threads of one process"
+)
+SLURM_JOB_ID = declare(
+    "SLURM_JOB_ID", Integer(least=0), None, room="slurm", help="number of the job"
+)
+SLURM_STEP_ID = declare("SLURM_STEP_ID", Text(), None, room="slurm", help="set inside srun only")
+SLURM_PROCID = declare("SLURM_PROCID", Integer(least=0), None, room="slurm", help="task number")
+SLURM_LOCALID = declare(
+    "SLURM_LOCALID", Integer(least=0), None, room="slurm", help="task number on this node"
+)
+SLURM_NODEID = declare("SLURM_NODEID", Integer(least=0), None, room="slurm", help="node number")
+SLURM_NTASKS = declare(
+    "SLURM_NTASKS", Integer(least=1), None, room="slurm", help="tasks of the job", unit="ranks"
+)
+SLURM_STEP_NUM_TASKS = declare(
+    "SLURM_STEP_NUM_TASKS", Integer(least=1), None, room="slurm", unit="ranks",
+    help="tasks of the step",
+)  # fmt: skip
+SLURM_NNODES = declare(
+    "SLURM_NNODES", Integer(least=1), None, room="slurm", help="nodes of the job", unit="nodes"
+)
+SLURM_STEP_NUM_NODES = declare(
+    "SLURM_STEP_NUM_NODES", Integer(least=1), None, room="slurm", unit="nodes",
+    help="nodes of the step",
+)  # fmt: skip
+SLURM_JOB_NODELIST = declare(
+    "SLURM_JOB_NODELIST", Text(), None, room="slurm", help="hosts of the job"
+)
+SLURM_STEP_NODELIST = declare(
+    "SLURM_STEP_NODELIST", Text(), None, room="slurm", help="hosts of the step"
+)
+SLURM_GPUS_ON_NODE = declare(
+    "SLURM_GPUS_ON_NODE", Integer(least=0), None, room="slurm", unit="GPUs",
+    help="GPUs that the job has on this node",
+)  # fmt: skip
+OMPI_COMM_WORLD_SIZE = declare(
+    "OMPI_COMM_WORLD_SIZE", Integer(least=1), None, room="open_mpi", unit="ranks",
+    help="number of processes",
+)  # fmt: skip
+OMPI_COMM_WORLD_RANK = declare(
+    "OMPI_COMM_WORLD_RANK", Integer(least=0), None, room="open_mpi", help="rank of this process"
+)
+OMPI_COMM_WORLD_LOCAL_SIZE = declare(
+    "OMPI_COMM_WORLD_LOCAL_SIZE", Integer(least=1), None, room="open_mpi", unit="ranks",
+    help="number of processes on this node",
+)  # fmt: skip

@@ -1,1 +1,1 @@
-"""What this machine and this cluster are: nodes, links, peer access. Never imports torch."""
+"""What this machine and this cluster are: nodes, links, peer access. Facts, each with how it was learnt."""
