@@ -120,7 +120,7 @@ def _shards(dims, sizes, trees, whole) -> World:
             for n, tree, dim in zip(whole.shape, trees, dims, strict=True)
         ]
         value = addends[tuple(at[axis] for axis in summed)]
-        parts[rank] = value[np.ix_(*index)] if index else value
+        parts[rank] = np.asarray(value[np.ix_(*index)] if index else value)
     return World(dims, whole, meshes, parts)
 
 
