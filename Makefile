@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format golden docs clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,14 +19,22 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) tests
 
 check: $(VENV)/.ready
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(VENV)/.ready
-	$(BIN)/ruff format src tests benchmarks
-	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks docs
+	$(BIN)/ruff check --fix src tests benchmarks docs
+
+# Accept a change of what the reports print.
+golden: $(VENV)/.ready
+	ACCEPT_GOLDEN=1 $(BIN)/python -m pytest tests/pure -k golden
+
+# Write the pages that are generated from the code; tests check that they are up to date.
+docs: $(VENV)/.ready
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(VENV) runs build dist

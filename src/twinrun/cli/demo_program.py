@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is made here, nothing is looked up
+
 import torch
 import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("model", help="directory of the model")
     parser.add_argument("--drop-all-reduce", metavar="LAYER.PROJECTION", help="the fault")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # two ranks share two cores
     transformers_logging.disable_progress_bar()
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     if arguments.job == "make":

@@ -14,7 +14,10 @@ from twinrun.errors import TwinrunError
 INTERRUPTED = 130
 UNREADABLE = 2
 
-COMMANDS: dict[str, str] = {}
+COMMANDS = {
+    "show": "twinrun.cli.show",
+    "demo": "twinrun.cli.demo",
+}
 
 
 @click.group(

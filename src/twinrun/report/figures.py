@@ -73,16 +73,21 @@ def shape(sizes: Iterable[int]) -> str:
     return f"[{', '.join(str(size) for size in sizes)}]"
 
 
-def ranks(numbers: Iterable[int]) -> str:
-    """Rank numbers with runs folded: ``ranks 0-3, 6``."""
+def numbers(held: Iterable[int]) -> str:
+    """Integers with runs folded: ``0-3, 6``."""
     runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
+    for number in sorted(set(held)):
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    told = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return f"rank {told}" if len(runs) == 1 and runs[0][0] == runs[0][1] else f"ranks {told}"
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def ranks(held: Iterable[int]) -> str:
+    """Rank numbers with runs folded: ``rank 3``, ``ranks 0-3, 6``."""
+    different = set(held)
+    return f"rank{'' if len(different) == 1 else 's'} {numbers(different)}"
 
 
 def safe(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from twinrun import __version__
 from twinrun.comparison.result import Result
+from twinrun.recorder.record import ProcessInfo, Record, RunInfo
+from twinrun.report.tensor import Seen
 
 SCHEMA = 1
 """Raised when a field changes its meaning or goes; new fields and new types of line may come any time."""
@@ -30,6 +32,23 @@ def comparison_lines(result: Result) -> Iterator[str]:
                agreed_before=first.agreed if first else None,
                undecided_from=undecided.position if undecided else None,
                advice=result.advice, problems=result.problems)  # fmt: skip
+
+
+def capture_lines(
+    path: str, run: RunInfo, processes: Iterable[ProcessInfo], records: Iterable[Record]
+) -> Iterator[str]:
+    """The lines of a listing: ``capture``, ``process`` es, ``record`` s as they were observed."""
+    yield line("capture", schema=SCHEMA, path=path, **plain(run))
+    for process in processes:
+        yield line("process", **plain(process))
+    for record in records:
+        yield line("record", **plain(record))
+
+
+def tensor_lines(seen: Iterable[Seen]) -> Iterator[str]:
+    """One ``record`` line for each record of a point, with its ``statistics``."""
+    for one in seen:
+        yield line("record", **plain(one.record), statistics=one.statistics)
 
 
 def line(type_: str, **values: Any) -> str:
