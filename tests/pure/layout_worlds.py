@@ -35,8 +35,8 @@ class World:
 @st.composite
 def layouts(draw, ndim: int):
     """A Dims over `ndim` dims and the sizes of all mesh axes, in mesh order."""
-    axes = draw(st.permutations(AXES))[: draw(st.integers(0, 3))]
-    sizes = {axis: draw(st.integers(1, 3)) for axis in axes}
+    axes = draw(st.permutations(AXES))[: draw(st.sampled_from([0, 1, 2, 2, 3]))]
+    sizes = {axis: draw(st.integers(1, 4)) for axis in axes}
     on: list[list[Modifier]] = [[] for _ in range(ndim)]
     pending, replicated = [], []
     for axis in axes:
@@ -44,7 +44,10 @@ def layouts(draw, ndim: int):
         role = draw(st.sampled_from(roles))
         if role == "dim":
             zigzag, partial = draw(st.booleans()), draw(st.sampled_from([False, False, True]))
-            on[draw(st.integers(0, ndim - 1))].append(Modifier(axis, zigzag, partial))
+            repeat = draw(
+                st.sampled_from([r for r in range(1, sizes[axis] + 1) if sizes[axis] % r == 0])
+            )
+            on[draw(st.integers(0, ndim - 1))].append(Modifier(axis, zigzag, partial, repeat))
         elif role == "pending":
             pending.append(axis)
         elif role == "replicated":
@@ -57,7 +60,7 @@ def _draw_lengths(draw, modifiers, sizes, depth=0):
     """A tree of local sizes: leaves drawn, sums above a split, one size under a pending sum."""
     if depth == len(modifiers):
         return draw(st.integers(0, 4))
-    count = sizes[modifiers[depth].axis]
+    count = sizes[modifiers[depth].axis] // modifiers[depth].repeat
     if modifiers[depth].partial:
         return [_draw_lengths(draw, modifiers, sizes, depth + 1)] * count
     return [_draw_lengths(draw, modifiers, sizes, depth + 1) for _ in range(count)]
@@ -106,9 +109,10 @@ def cut(draw, dims: Dims, sizes: dict[str, int], whole: np.ndarray | None) -> Wo
 
 
 def _shards(dims, sizes, trees, whole) -> World:
-    summed = [axis for axis in dims.partial if sizes[axis] > 1]
+    repeat = dict.fromkeys(sizes, 1)
+    repeat |= {m.axis: m.repeat for dim in dims for m in dim.modifiers}
     rng = np.random.default_rng(0)
-    keys = list(product(*(range(sizes[axis]) for axis in summed)))
+    keys = list(product(*(range(sizes[axis] // repeat[axis]) for axis in dims.partial)))
     addends = {key: rng.integers(-99, 99, whole.shape) for key in keys[1:]}
     addends[keys[0]] = whole - sum(addends.values(), np.zeros_like(whole))
     meshes, parts = {}, {}
@@ -116,10 +120,12 @@ def _shards(dims, sizes, trees, whole) -> World:
         at = dict(zip(sizes, place, strict=True))
         meshes[rank] = Mesh({axis: (at[axis], sizes[axis]) for axis in sizes})
         index = [
-            _indices(np.arange(n), tree, dim.modifiers, [at[m.axis] for m in dim.modifiers])
+            _indices(
+                np.arange(n), tree, dim.modifiers, [at[m.axis] // m.repeat for m in dim.modifiers]
+            )
             for n, tree, dim in zip(whole.shape, trees, dims, strict=True)
         ]
-        value = addends[tuple(at[axis] for axis in summed)]
+        value = addends[tuple(at[axis] // repeat[axis] for axis in dims.partial)]
         parts[rank] = np.asarray(value[np.ix_(*index)] if index else value)
     return World(dims, whole, meshes, parts)
 
@@ -132,7 +138,7 @@ def even_trees(draw, dims: Dims, sizes: dict[str, int], shape):
 def _split_tree(draw, modifiers, sizes, total, depth=0):
     if depth == len(modifiers):
         return total
-    count = sizes[modifiers[depth].axis]
+    count = sizes[modifiers[depth].axis] // modifiers[depth].repeat
     if modifiers[depth].partial:
         return [_split_tree(draw, modifiers, sizes, total, depth + 1)] * count
     cuts = sorted(draw(st.integers(0, total)) for _ in range(count - 1))

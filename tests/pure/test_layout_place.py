@@ -107,6 +107,14 @@ def test_a_pending_sum_lists_its_addends_in_rank_order():
     assert placement.group.cells[0].addends == ((0, 1), (2, 3))
 
 
+def test_neighbours_may_share_a_part():
+    """h[tp:repeat2] on four ranks: two parts, each held by two neighbours that are replicas."""
+    placement = place(parse_dims("h[tp:repeat2]"), even("tp=4", (3,)))
+    assert placement.shape == (6,) and placement.replicas == ((0, 1), (2, 3))
+    with pytest.raises(LayoutError, match="divides 4"):
+        place(parse_dims("h[tp:repeat3]"), even("tp=4", (3,)))
+
+
 def test_an_axis_that_no_rank_has_is_of_size_one():
     """A run without tensor parallelism reads the annotation of one with it."""
     assert place(parse_dims("t h[tp]"), {0: (Mesh(), (3, 4))}).shape == (3, 4)

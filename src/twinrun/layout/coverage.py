@@ -10,6 +10,7 @@ from twinrun.layout.dims import Dims, Modifier
 from twinrun.layout.mesh import Mesh
 
 Held = tuple[tuple[int, Mesh, tuple[int, ...]], ...]
+"""(rank, mesh, local shape) for each rank, ascending by rank."""
 
 
 def check_axes(dims: Dims, data: Sequence[str], held: Held, name: str) -> None:
@@ -54,6 +55,27 @@ def _refuse_unknown_axes(dims: Dims, held: Held, name: str) -> None:
             expected=f"a coordinate on axis {missing[0]!r} for each rank",
             do=f"name the axes, for instance --mesh {missing[0]}={len(held)}",
         )
+
+
+def share_parts(dims: Dims, held: Held, name: str) -> Held:
+    """``held`` with neighbours that a ``repeat`` declares to share a part moved to one coordinate."""
+    repeats = {m.axis: m.repeat for dim in dims for m in dim.modifiers if m.repeat > 1}
+    if not repeats:
+        return held
+    moved = []
+    for rank, mesh, shape in held:
+        axes = dict(mesh)
+        for axis in repeats.keys() & axes.keys():
+            (at, size), count = axes[axis], repeats[axis]
+            if size % count:
+                raise LayoutError(
+                    f"axis {axis!r} of size {size} has no whole number of {count} neighbours{_of(name)}",
+                    seen=f"dims {str(dims)!r}, rank {rank} at {_at(mesh)}",
+                    expected=f"a repeat that divides {size}",
+                )
+            axes[axis] = (at // count, size // count)
+        moved.append((rank, Mesh(axes), shape))
+    return tuple(moved)
 
 
 def check_cells(

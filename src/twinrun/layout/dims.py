@@ -30,14 +30,20 @@ DATA_AXES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Modifier:
-    """One axis on one dim: it shards the dim, or (partial) its ranks hold addends of a sum."""
+    """One axis on one dim: it shards the dim, or (partial) its ranks hold addends of a sum.
+
+    ``repeat``: how many neighbours on the axis hold the same part, as where more ranks than
+    key-value heads make ranks share a head.
+    """
 
     axis: str
     zigzag: bool = False
     partial: bool = False
+    repeat: int = 1
 
     def __str__(self) -> str:
         words = [word for word, on in (("zigzag", self.zigzag), ("partial", self.partial)) if on]
+        words += [f"repeat{self.repeat}"] if self.repeat > 1 else []
         return f"{self.axis}:{'+'.join(words)}" if words else self.axis
 
 

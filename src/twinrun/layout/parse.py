@@ -16,6 +16,7 @@ _TOKEN = re.compile(
     rf"(?P<head>{_NAME}|1(?![A-Za-z0-9_])|\([^()\[\]#]*\))?(?P<on>\[[^\[\]#]*\])?(?=\s|$)"
 )
 _IDENTIFIER = re.compile(_NAME)
+_REPEAT = re.compile(r"repeat([1-9][0-9]{0,8})")
 _ALIAS = re.compile(rf"dp:=({_NAME})")
 _REPLICATED = re.compile(rf"({_NAME}):replicated")
 _PACKED = re.compile(rf"({_NAME}):packed=([0-9]{{1,18}}(?:\+[0-9]{{1,18}})*)")
@@ -78,20 +79,23 @@ def _parse_modifier(word: str, text: str) -> Modifier:
             text, word or "[]", "an axis name in the brackets, e.g. [tp] or [cp:zigzag,sp]"
         )
     qualifiers = [q.strip() for q in told.split("+")] if colon else []
-    for qualifier in qualifiers:
+    repeats = [int(match[1]) for q in qualifiers if (match := _REPEAT.fullmatch(q))]
+    plain = [q for q in qualifiers if not _REPEAT.fullmatch(q)]
+    for qualifier in plain:
         if qualifier not in _QUALIFIERS:
-            raise _error(text, word, f"a qualifier among {', '.join(_QUALIFIERS)}, joined by '+'")
-    clash = {"zigzag", "natural"} <= set(qualifiers) or {"partial", "sharded"} <= set(qualifiers)
-    if clash or len(qualifiers) != len(set(qualifiers)):
+            choices = ", ".join((*_QUALIFIERS, "repeat<count>"))
+            raise _error(text, word, f"a qualifier among {choices}, joined by '+'")
+    clash = {"zigzag", "natural"} <= set(plain) or {"partial", "sharded"} <= set(plain)
+    if clash or len(plain) != len(set(plain)) or len(repeats) > 1:
         raise _error(
-            text, word, "at most one order (zigzag or natural) and one of partial, sharded"
+            text, word, "each qualifier once, one of zigzag and natural, one of partial and sharded"
         )
-    return Modifier(axis, zigzag="zigzag" in qualifiers, partial="partial" in qualifiers)
+    return Modifier(axis, "zigzag" in plain, "partial" in plain, *repeats)
 
 
 def _parse_pending(on: str, text: str) -> list[str]:
     modifiers = _parse_modifiers(on, text)
-    if any(m.zigzag or not m.partial for m in modifiers):
+    if any(m != Modifier(m.axis, partial=True) for m in modifiers):
         raise _error(
             text,
             on,

@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from functools import lru_cache
 from itertools import accumulate, product
 
-from twinrun.errors import LayoutError
+from twinrun.errors import DimsError, LayoutError
 from twinrun.layout.box import Box, Piece
 from twinrun.layout.coverage import (
+    Held,
     check_axes,
     check_cells,
     common_sizes,
     refuse_twins,
+    share_parts,
 )
 from twinrun.layout.dims import DATA_AXES, Dims, Modifier
 from twinrun.layout.intervals import CutDim, Ranges
 from twinrun.layout.mesh import WORLD, Mesh
 from twinrun.layout.placement import Cell, Group, Placement
-
-Held = tuple[tuple[int, Mesh, tuple[int, ...]], ...]
-"""(rank, mesh, local shape) for each rank, ascending by rank."""
 
 
 def place(
@@ -39,7 +38,14 @@ def place(
     when the shards do not tile one tensor.
     """
     held = tuple((rank, mesh, tuple(shape)) for rank, (mesh, shape) in sorted(shards.items()))
-    return _place(dims, held, frozenset(data_axes), name)
+    try:
+        return _place(dims, held, frozenset(data_axes), "")
+    except (DimsError, LayoutError):
+        if not name:
+            raise
+    return _place(
+        dims, held, frozenset(data_axes), name
+    )  # the name is for the error, not a cache key
 
 
 @lru_cache(maxsize=2048)
@@ -52,6 +58,7 @@ def _place(dims: Dims, held: Held, known: frozenset[str], name: str) -> Placemen
     data = sorted(dims.data_axes(known))
     check_axes(dims, data, held, name)
     refuse_twins(dims, held, name)
+    held = share_parts(dims, held, name)
     groups: dict[tuple[tuple[str, int], ...], list[tuple[int, Mesh, tuple[int, ...]]]] = (
         defaultdict(list)
     )
