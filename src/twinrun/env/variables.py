@@ -56,6 +56,15 @@ KEEP_IN_NODE_ALL_REDUCE = declare(
     help="across nodes, keep the in-node all-reduce for groups that lie inside one node",
 )  # fmt: skip
 
+ALL_REDUCE_GRAPH_INPUTS = declare(
+    "TWINRUN_ALL_REDUCE_GRAPH_INPUTS", Flag(), True, room="collectives",
+    help="let an all-reduce captured in a CUDA graph read its input in place",
+)  # fmt: skip
+LOG = declare(
+    "TWINRUN_LOG", Choice(("debug", "info", "warning", "error")), None, room="env",
+    help="print Twinrun's own log from this level on to stderr; unset, Python's logging decides",
+)  # fmt: skip
+
 # --- topology --------------------------------------------------------------------------------
 NODE_ID = declare(
     "TWINRUN_NODE_ID", Text(), None, room="topology",
@@ -66,6 +75,11 @@ NODE_ID = declare(
 NNODES = declare(
     "TWINRUN_NNODES", Integer(least=1), None, room="launch", unit="nodes",
     help="written by twinrun launch: how many nodes the run spans",
+)  # fmt: skip
+
+CUDA_GRAPH = declare(
+    "TWINRUN_CUDA_GRAPH", Flag(), False, room="launch",
+    help="the program captures CUDA graphs (twinrun launch --cuda-graph)",
 )  # fmt: skip
 
 # --- kernels ---------------------------------------------------------------------------------
@@ -163,4 +177,18 @@ OMPI_COMM_WORLD_RANK = declare(
 OMPI_COMM_WORLD_LOCAL_SIZE = declare(
     "OMPI_COMM_WORLD_LOCAL_SIZE", Integer(least=1), None, room="open_mpi", unit="ranks",
     help="number of processes on this node",
+)  # fmt: skip
+
+# --- recorder --------------------------------------------------------------------------------
+OUT = declare(
+    "TWINRUN_OUT", Directory(), None, room="recorder",
+    help="the run directory that every process of twinrun run joins",
+)  # fmt: skip
+NOTES = declare(
+    "TWINRUN_NOTES", Directory(), None, room="recorder",
+    help="written by twinrun run: where processes leave notes for its summary",
+)  # fmt: skip
+PYTHONPATH = declare(
+    "PYTHONPATH", Text(empty=True), None, room="python",
+    help="where Python looks first for modules; twinrun run puts its boot directory in front",
 )  # fmt: skip

@@ -1,1 +1,1 @@
-"""LaunchArgs, the rules that adjust or refuse them, and rendering to torchrun. Never imports torch."""
+"""``LaunchArgs``, the rules that adjust or refuse them, and rendering to torchrun."""
