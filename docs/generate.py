@@ -30,7 +30,9 @@ finds exactly what it planted.
 
 def cli_page() -> str:
     """``docs/cli.md``: the help of every command at 80 columns."""
-    group = click.Context(twinrun, info_name="twinrun", terminal_width=80, max_content_width=80)
+    group = click.Context(
+        twinrun, info_name="twinrun", terminal_width=80, **twinrun.context_settings
+    )
     parts = [HEAD, _section("twinrun", twinrun.get_help(group))]
     for name in COMMANDS:
         command = twinrun.get_command(group, name)

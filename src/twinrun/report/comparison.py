@@ -115,12 +115,10 @@ def _rest(result: Result, top: int) -> list[Block | None]:
     if not rows:
         return []
     shown = rows[:top]
-    lines = [_line(row) for row in shown]
-    kept = [n for n in range(len(_COLUMNS)) if any(line[n] for line in lines)]
     table = Table(
-        tuple(_COLUMNS[n] for n in kept),
-        tuple(tuple(line[n] for n in kept) for line in lines),
-        right=frozenset(at for at, n in enumerate(kept) if n in _FIGURES),
+        _COLUMNS,
+        tuple(_line(row) for row in shown),
+        right=_FIGURES,
         tones=tuple(TONES[row.verdict] for row in shown),
     )
     blocks: list[Block | None] = [None, table] if shown else []

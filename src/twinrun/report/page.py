@@ -48,6 +48,8 @@ class Fields:
 class Table:
     """Rows of cells in aligned columns; the last column holds names and is never cut.
 
+    A column that is empty in every row is left out.
+
     ``right`` holds the indices of columns of figures. ``tones`` gives the tone of each row's first cell.
     """
 

@@ -35,7 +35,17 @@ def tensor_page(
         page += [None, Table((), rows, title=f"values of rank {first.rank}{_nth(first)}")]
     steps = sorted(elsewhere)
     if steps:
-        page += [None, Fields((Field.of("also at", f"step {numbers(steps)} (--step)"),))]
+        page += [
+            None,
+            Fields(
+                (
+                    Field.of(
+                        "also at",
+                        f"step{'s' if len(steps) > 1 else ''} {numbers(steps)} (--step N)",
+                    ),
+                )
+            ),
+        ]
     return page
 
 

@@ -87,28 +87,33 @@ def _wrapped(text: str, width: int, verbatim: bool) -> list[str]:
 
 
 def _table(block: Table) -> Iterator[Text]:
-    rows = [[safe(cell) for cell in row] for row in block.rows]
-    titled = [*([list(block.header)] if block.header else []), *rows]
+    held = [
+        n for n in range(len(block.rows[0]) if block.rows else 0) if any(r[n] for r in block.rows)
+    ]
+    rows = [[safe(row[n]) for n in held] for row in block.rows]
+    right = [n in block.right for n in held]
+    titled = [[block.header[n] for n in held], *rows] if block.header else rows
     widths = [max(cell_len(cell) for cell in column) for column in zip(*titled, strict=True)]
     if block.title:
         yield Text(block.title, style="bold")
-    for number, row in enumerate(titled):
-        heading = bool(block.header) and number == 0
-        tone = _tone(block, number - bool(block.header))
-        yield _row(row, widths, block, "dim" if heading else tone)
+    for number, row in enumerate(titled, -1 if block.header else 0):
+        cells = [_aligned(*cell) for cell in zip(row, widths, right, strict=True)]
+        yield _row(cells, block.indent, number, block.tones)
 
 
-def _tone(block: Table, row: int) -> str:
-    return _STYLES[block.tones[row]] if 0 <= row < len(block.tones) else ""
+def _aligned(cell: str, width: int, right: bool) -> str:
+    blank = " " * (width - cell_len(cell))
+    return blank + cell if right else cell + blank
 
 
-def _row(cells: list[str], widths: list[int], block: Table, style: str) -> Text:
-    line = Text(" " * block.indent)
-    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        blank = " " * (width - cell_len(cell))
-        padded = blank + cell if column in block.right else cell + blank
-        line.append(padded, style=style if column == 0 or style == "dim" else "")
-        line.append("  ")
+def _row(cells: list[str], indent: int, number: int, tones: tuple[Tone, ...]) -> Text:
+    """The heading (number -1) dim, of other rows the first cell in its tone."""
+    line = Text(" " * indent)
+    if number < 0:
+        line.append("  ".join(cells), style="dim")
+    else:
+        line.append(cells[0], style=_STYLES[tones[number]] if number < len(tones) else "")
+        line.append("".join(f"  {cell}" for cell in cells[1:]))
     line.rstrip()
     return line
 
