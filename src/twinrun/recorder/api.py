@@ -1,0 +1,110 @@
+"""The public face of the recorder: usable in any code, without a trace on it while off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from twinrun.recorder.record import Tag
+from twinrun.recorder.scope import tags as tags
+from twinrun.recorder.switch import SWITCH, activate, deactivate
+
+if TYPE_CHECKING:
+    from twinrun.recorder.core import Recorder
+    from twinrun.recorder.watch import watch as watch
+
+__all__ = ["capture", "dump", "dump_gradients", "dump_parameters", "step", "tags", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "watch":
+        from twinrun.recorder.watch import watch
+
+        return watch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def dump(name: str, tensor: torch.Tensor, dims: str | None = None, **tags: Tag) -> None:
+    """Record ``tensor`` under ``name`` as it is at this call; does nothing while nothing records.
+
+    dims: how it is laid out over the ranks, ``"t h[tp]"`` (docs/dims.md). tags: free facts that a
+    filter may ask for. Inside code that torch.compile traces it is left out, and the capture says so.
+    """
+    recorder = SWITCH.recorder
+    if recorder is None:
+        return
+    if torch.compiler.is_compiling():
+        _left_out_of_graph(name)
+        return
+    recorder.dump(name, tensor, dims, tags)
+
+
+def step() -> None:
+    """End an iteration: what is recorded from now on belongs to the next step."""
+    recorder = SWITCH.recorder
+    if recorder is not None and not torch.compiler.is_compiling():
+        recorder.mark_step()
+
+
+def dump_parameters(model: torch.nn.Module) -> None:
+    """Record every parameter and buffer of ``model`` as ``<module path>.<name>:parameter``."""
+    recorder = SWITCH.recorder
+    if recorder is None:
+        return
+    for name, parameter in model.named_parameters():
+        _dump_state(recorder, f"{name}:parameter", parameter, "parameter")
+    for name, buffer in model.named_buffers():
+        _dump_state(recorder, f"{name}:buffer", buffer, "buffer")
+
+
+def dump_gradients(model: torch.nn.Module) -> None:
+    """Record the gradient of every parameter that has one, ``main_grad`` where a framework keeps it."""
+    recorder = SWITCH.recorder
+    if recorder is None:
+        return
+    for name, parameter in model.named_parameters():
+        gradient = getattr(parameter, "main_grad", None)
+        gradient = parameter.grad if gradient is None else gradient
+        if gradient is not None:
+            _dump_state(recorder, f"{name}:parameter.grad", gradient, "gradient")
+
+
+def _dump_state(recorder: Recorder, name: str, tensor: torch.Tensor, kind: str) -> None:
+    module = name.rpartition(":")[0].rpartition(".")[0]
+    recorder.observe(name, tensor, kind=kind, role="parameter", module=module)
+
+
+@contextmanager
+def capture(
+    path: str | os.PathLike[str], *, overwrite: bool = False, **options: Any
+) -> Iterator[Recorder]:
+    """Record what the block dumps and watches into the run directory ``path``.
+
+    options: ``filter``, ``steps``, ``mode``, ``mesh``, ``max_bytes``, ``buffer_bytes`` (see
+    ``Options``). Every rank of one job may open the same path. CaptureExistsError where it exists,
+    FilterError and UsageError for wrong options. A capture opened inside another one takes over
+    until its block ends.
+    """
+    from twinrun.recorder.opening import open_for_block
+
+    recorder = open_for_block(path, overwrite, options)
+    activate(recorder)
+    try:
+        yield recorder
+    finally:
+        deactivate(recorder)
+        recorder.close()
+
+
+def _left_out_of_graph(name: str) -> None:
+    recorder = SWITCH.recorder
+    if recorder is not None:
+        recorder.note(f"{name!r} was dumped inside a compiled graph and left out")
+
+
+# Called by the tracer while it compiles, not from the compiled code: the graph stays whole.
+_left_out_of_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]

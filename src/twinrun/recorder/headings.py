@@ -1,0 +1,163 @@
+"""Headings by their facts: the filter's decision and the rendered text, made once for each."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+
+from twinrun.recorder.dtypes import NAMES
+from twinrun.recorder.filter import Facts, Filter
+from twinrun.recorder.index import LONGEST_NAME, Heading, heading
+from twinrun.recorder.record import Tag
+
+_MOST_KEPT = 1 << 14
+_LAYER = re.compile(r"(?:^|\.)(\d+)(?=[.:]|$)")
+
+
+class Sort(NamedTuple):
+    """Everything that records of one heading share; also the key under which it is kept."""
+
+    name: object  # a str, unless the caller of dump() gave something else
+    kind: str
+    role: str
+    module: str
+    module_class: str
+    root: int
+    tags: tuple[tuple[str, Tag], ...]
+    tag_types: tuple[type, ...]
+    dims: str | None
+    dims_source: str
+    mesh: tuple[tuple[str, tuple[int, int]], ...]
+    reduction: int
+    recompute: bool
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    device: torch.device | str
+    refusal: str
+
+
+class Headings:
+    """Keeps headings, or None where the filter declines, under a bound on their number."""
+
+    def __init__(self, accepts: Filter, tell: Callable[[str], None]) -> None:
+        self._filter = accepts
+        self._tell = tell
+        self._kept: dict[Sort, Heading | None] = {}
+        # What a decision may depend on beyond the sort itself changes from call to call.
+        self._lasting = not accepts.reads & {"step", "rank", "call"}
+        self.declined: dict[str, None] = {}
+
+    def of(self, sort: Sort, moment: Callable[[], Facts]) -> Heading | None:
+        """The heading, None where the filter declines.
+
+        moment: gives the facts that hold now: step, call and rank.
+        """
+        try:
+            return self._kept[sort]
+        except KeyError:
+            pass
+        except TypeError:
+            # A tag that is no plain value; told once, kept as text.
+            return self.of(self._plain(sort), moment)
+        sort_now = self._plain(sort)
+        if not self.takes(facts_of(sort_now) | dict(moment())):
+            made = None
+            if len(self.declined) < 1000:
+                self.declined[str(sort.name)] = None
+        else:
+            made = self._render(sort_now)
+        if self._lasting:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[sort] = made
+        return made
+
+    def takes(self, facts: Facts) -> bool:
+        """The filter's decision."""
+        return self._filter(facts)
+
+    @property
+    def filtering(self) -> bool:
+        """Whether the filter looks at anything at all."""
+        return bool(self._filter.reads)
+
+    def _plain(self, sort: Sort) -> Sort:
+        """The same with a text for its name and tags of the four types that the index holds."""
+        tags = tuple((str(key), self._plain_tag(str(key), value)) for key, value in sort.tags)
+        name = str(sort.name)
+        if not isinstance(sort.name, str):
+            self._tell(f"a name of type {type(sort.name).__name__} was recorded as {name!r}")
+        if len(name) > LONGEST_NAME:
+            self._tell(f"a name of {len(name)} characters was cut to {LONGEST_NAME}: {name[:60]}")
+        types = tuple(type(value) for _, value in tags)
+        return sort._replace(name=name, tags=tags, tag_types=types)
+
+    def _plain_tag(self, key: str, value: object) -> Tag:
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)
+        if type(value) in (str, int, float, bool):
+            return _bounded(value)  # type: ignore[arg-type]
+        self._tell(f"tag {key!r} holds a {type(value).__name__}; it was recorded as text")
+        return _bounded(str(value))
+
+    def _render(self, sort: Sort) -> Heading:
+        tags = dict(sort.tags)
+        if sort.refusal:
+            tags["no_payload"] = sort.refusal
+        elements = math.prod(sort.shape)
+        return heading(
+            name=str(sort.name),
+            kind=sort.kind,
+            role=sort.role,
+            module=sort.module,
+            module_class=sort.module_class,
+            root=sort.root,
+            tags=tags,
+            dims=sort.dims,
+            dims_source=sort.dims_source,
+            mesh=dict(sort.mesh),
+            dtype=NAMES.get(sort.dtype, str(sort.dtype).removeprefix("torch.")),
+            shape=tuple(sort.shape),
+            device=str(sort.device),
+            nbytes=elements * sort.dtype.itemsize,
+            reduction=sort.reduction,
+            recompute=sort.recompute,
+        )
+
+
+def facts_of(sort: Sort) -> dict[str, Tag]:
+    """What a filter may ask of a record; ``layer`` is the name's first index where no tag says."""
+    facts: dict[str, Tag] = {}
+    name = str(sort.name)
+    index = _LAYER.search(name)
+    if index is not None and len(index[1]) < 10:
+        facts["layer"] = int(index[1])
+    facts.update(sort.tags)
+    facts.update(
+        name=name,
+        kind=sort.kind,
+        role=sort.role,
+        module=sort.module,
+        module_class=sort.module_class,
+        recompute=sort.recompute,
+    )
+    return facts
+
+
+def _bounded(value: Tag) -> Tag:
+    if isinstance(value, str):
+        return value[:LONGEST_NAME].encode("utf-8", "backslashreplace").decode()
+    if type(value) is int and value.bit_length() > 63:
+        return str(value) if value.bit_length() < 10_000 else "an integer of too many digits"
+    return value
+
+
+def mesh_key(
+    mesh: Mapping[str, tuple[int, int]] | None,
+) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """A mesh as a part of a key."""
+    return tuple((axis, (place[0], place[1])) for axis, place in mesh.items()) if mesh else ()

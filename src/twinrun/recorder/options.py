@@ -1,0 +1,66 @@
+"""What to record: the options of one capture, as ``run.json`` carries them to every process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from twinrun.errors import UsageError
+from twinrun.layout.mesh import parse_axes
+from twinrun.recorder.filter import parse_filter
+from twinrun.recorder.steps import Steps
+
+MODES = ("values", "stats")
+LEAST_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a capture; each text is checked when the object is made (UsageError).
+
+    ``taps`` is one of blocks, modules, leaves, none, or globs over module paths with commas.
+    ``buffer_bytes`` bounds the staging memory of each process, ``max_bytes`` the payload and index
+    bytes of the whole directory (0: no bound). ``mesh`` names the rank grid, ``dp=2,tp=2``.
+    """
+
+    filter: str = ""
+    steps: str = ""
+    mode: str = "values"
+    taps: str = "blocks"
+    gradients: bool = False
+    parameters: bool = False
+    mesh: str = ""
+    max_bytes: int = 0
+    buffer_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        parse_filter(self.filter)
+        Steps.parse(self.steps)
+        parse_axes(self.mesh)
+        if self.mode not in MODES:
+            raise UsageError(f"mode {self.mode!r} is unknown", expected=" or ".join(MODES))
+        if self.buffer_bytes < LEAST_BUFFER:
+            raise UsageError(
+                f"a staging buffer of {self.buffer_bytes} bytes is too small",
+                expected=f"at least {LEAST_BUFFER} bytes (1 MiB)",
+            )
+        if self.max_bytes < 0:
+            raise UsageError(f"max_bytes {self.max_bytes} is negative", expected="0 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Options:
+        """The options of a JSON object; UsageError for an unknown name or a wrong type."""
+        known = {row.name: type(row.default) for row in fields(cls)}
+        for name, held in value.items():
+            if name not in known:
+                raise UsageError(f"option {name!r} is unknown", expected=", ".join(known))
+            if type(held) is not known[name]:
+                raise UsageError(
+                    f"option {name!r} holds {held!r}", expected=f"a {known[name].__name__}"
+                )
+        return cls(**value)

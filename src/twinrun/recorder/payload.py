@@ -1,0 +1,103 @@
+"""What can be read of a tensor: its memory, its layout where it carries one, or why neither."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import torch
+
+from twinrun.recorder.dtypes import NAMES
+from twinrun.recorder.placements import dims_of, mesh_of
+
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+class Look(NamedTuple):
+    """What was seen of a tensor without reading its values.
+
+    ``address`` is where its elements lie in order, 0 where they have to be gathered first;
+    ``refusal`` says why there are none to read; ``dims`` and ``mesh`` are a DTensor's own.
+    """
+
+    tensor: torch.Tensor
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    device: torch.device | str
+    address: int
+    refusal: str = ""
+    dims: str | None = None
+    mesh: Mapping[str, tuple[int, int]] | None = None
+
+
+def look(tensor: torch.Tensor) -> Look:
+    """Look at a tensor unseen by function modes, dispatch modes and autograd."""
+    if type(tensor) in PLAIN and not torch._C._is_torch_function_mode_enabled():
+        with suppress(RuntimeError):  # a wrapper behind the plain class: looked at more closely
+            if tensor.is_cpu and tensor.dtype in NAMES and _in_order(tensor):
+                address = tensor.data_ptr()
+                if address:
+                    return Look(tensor, tensor.dtype, tensor.shape, "cpu", address)
+    with unseen():
+        return _closer(tensor)
+
+
+def _in_order(tensor: torch.Tensor) -> bool:
+    return (
+        tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not (tensor.is_complex() and tensor.is_conj())
+    )
+
+
+def _closer(tensor: torch.Tensor) -> Look:
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is not None and isinstance(tensor, distributed.DTensor):
+        dims = dims_of(tensor.placements, tensor.device_mesh, tensor.ndim)
+        mesh = mesh_of(tensor.device_mesh)
+        return _closer(tensor.to_local())._replace(dims=dims, mesh=mesh)
+    collectives = sys.modules.get("torch.distributed._functional_collectives")
+    if collectives is not None and isinstance(tensor, collectives.AsyncCollectiveTensor):
+        return _closer(tensor.trigger_wait())
+    why = refusal(tensor)
+    shape = () if tensor.is_nested else tuple(tensor.shape)
+    return Look(tensor, tensor.dtype, shape, str(tensor.device), 0, why)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """A block whose tensor operations no mode sees and autograd does not record."""
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), torch.no_grad():
+        yield
+
+
+def refusal(tensor: torch.Tensor) -> str:
+    """Why this tensor has no plain memory to copy; empty where it has."""
+    kind = type(tensor)
+    if kind not in PLAIN and _dispatches(kind):
+        return f"a {kind.__name__}, whose memory only its own class can read"
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return "inside a torch.func transform"
+    if tensor.is_meta:
+        return "a meta tensor has no values"
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.is_quantized or tensor.dtype not in NAMES:
+        return f"a quantized tensor ({tensor.dtype})"
+    if tensor.layout is not torch.strided:
+        return f"layout {tensor.layout}"
+    if torch._is_functional_tensor(tensor):
+        return "a functional tensor inside a trace"
+    return ""
+
+
+def _dispatches(kind: type[torch.Tensor]) -> bool:
+    return kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+
+
+def contiguous_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """Its values in contiguous CPU memory, conjugation and negation carried out."""
+    return tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()

@@ -1,0 +1,146 @@
+"""One segment: a safetensors file and its index, which appear whole or not at all.
+
+Payloads are appended behind room kept for the header. Sealing fills the header in, a filler tensor
+covering what the room has left over, then renames both files; the index comes last and commits.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twinrun.recorder.index import Entry
+from twinrun.recorder.staging import ALIGNMENT
+
+FILLER = "padding"
+_PREAMBLE = f'{{"__metadata__":{{"twinrun":"1"}},"{FILLER}":{{"dtype":"U8","shape":['
+_LEAST_ROOM = 64 << 10
+_MOST_ROOM = 16 << 20
+_FIXED = len(_PREAMBLE) + 128
+_LINES_HELD = 1024
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
+class Segment:
+    """An open segment; ``append`` copies out of the buffer it is given before it returns.
+
+    Raises OSError where the disk refuses; the caller then calls ``abandon``.
+    """
+
+    def __init__(self, directory: Path, index: int, header_room: int = _LEAST_ROOM) -> None:
+        stem = f"{index:06d}"
+        self.index = index
+        self.header_room = header_room
+        self.end = header_room
+        self.records = 0
+        self.index_bytes = 0
+        self._final = (directory / f"{stem}.safetensors", directory / f"{stem}.jsonl")
+        self._part = tuple(path.with_name(f".{path.name}.part") for path in self._final)
+        self._directory = directory
+        self._entries: list[tuple[str, int, int]] = []
+        self._fillers = 0
+        self._header_bound = _FIXED
+        # No buffered file objects: a forked child that collected one would write its buffer, too.
+        self._lines: list[str] = []
+        self._files: list[int] = []
+        for path in self._part:
+            self._files.append(os.open(path, _FLAGS, 0o644))
+
+    @property
+    def payload(self) -> int:
+        """Bytes of payload and padding so far."""
+        return self.end - self.header_room
+
+    @property
+    def header_full(self) -> bool:
+        """Whether one more record might not find room in the header."""
+        return self._header_bound + 4096 > self.header_room
+
+    def write(self, data: memoryview) -> None:
+        """Append bytes of a payload (its padding included) where the last ones ended."""
+        _write_whole(self._files[0], data, self.end)
+        self.end += len(data)
+
+    def add(self, entry: Entry, offset: int | None, line: str) -> None:
+        """List a record whose payload begins at ``offset``, or that has none."""
+        self._lines.append(line)
+        if len(self._lines) > _LINES_HELD:
+            self._write_lines()
+        self.records += 1
+        if offset is not None:
+            after = offset + entry.heading.nbytes
+            self._list(f'"{entry.number}":{entry.heading.entry}', offset, after)
+            self._pad(after)
+
+    def _write_lines(self) -> None:
+        text = memoryview("".join(self._lines).encode())
+        self._lines.clear()
+        _write_whole(self._files[1], text, self.index_bytes)
+        self.index_bytes += len(text)
+
+    def _pad(self, after: int) -> None:
+        left = -after % ALIGNMENT
+        if left:
+            prefix = f'"{FILLER}.{self._fillers}":{{"dtype":"U8","shape":[{left}],"data_offsets":['
+            self._fillers += 1
+            self._list(prefix, after, after + left)
+
+    def _list(self, prefix: str, begin: int, end: int) -> None:
+        self._entries.append((prefix, begin, end))
+        self._header_bound += len(prefix) + 2 * len(str(end)) + 4
+
+    def header(self) -> bytes:
+        """The length and the header text, padded with spaces to its stated length."""
+        base = -(-self._header_bound // ALIGNMENT) * ALIGNMENT
+        filler = self.header_room - base
+        rows = [f'{_PREAMBLE}{filler}],"data_offsets":[0,{filler}]}}']
+        rows += [f"{prefix}{begin - base},{end - base}]}}" for prefix, begin, end in self._entries]
+        text = (",".join(rows) + "}").encode()
+        return (base - 8).to_bytes(8, "little") + text.ljust(base - 8)
+
+    def seal(self) -> None:
+        """Write the header and commit both files."""
+        _write_whole(self._files[0], memoryview(self.header()), 0)
+        # A file without payload still reaches the end that its header names.
+        os.ftruncate(self._files[0], self.end)
+        self._write_lines()
+        for file in self._files:
+            os.fsync(file)
+        self.forget()
+        for part, final in zip(self._part, self._final, strict=True):
+            part.rename(final)
+        sync_directory(self._directory)
+
+    def forget(self) -> None:
+        """Close the files as they are; in a forked child this leaves the parent's alone."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def abandon(self) -> None:
+        """Remove what was not sealed, to give the room on the disk back."""
+        self.forget()
+        for path in self._part:
+            path.unlink(missing_ok=True)
+
+    def next_room(self) -> int:
+        """Header room for the segment after this one: twice where this one ran out of it."""
+        if self.header_full:
+            return min(self.header_room * 2, _MOST_ROOM)
+        generous = self._header_bound * 8 < self.header_room
+        return max(self.header_room // 2, _LEAST_ROOM) if generous else self.header_room
+
+
+def _write_whole(file: int, data: memoryview, at: int) -> None:
+    while data:
+        written = os.pwrite(file, data, at)
+        at += written
+        data = data[written:]
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames inside ``directory`` durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
