@@ -2,6 +2,7 @@
 
 from twinrun.layout.box import Box, Piece
 from twinrun.layout.dims import DATA_AXES, Dim, Dims, Modifier
+from twinrun.layout.fits import fits, pending, unnamed
 from twinrun.layout.mesh import WORLD, Mesh, parse_axes
 from twinrun.layout.parse import parse_dims
 from twinrun.layout.place import place
@@ -21,8 +22,11 @@ __all__ = [
     "Piece",
     "Placement",
     "Route",
+    "fits",
     "parse_axes",
     "parse_dims",
+    "pending",
     "place",
     "routes",
+    "unnamed",
 ]

@@ -54,7 +54,7 @@ def _place(dims: Dims, held: Held, known: frozenset[str], name: str) -> Placemen
         raise LayoutError("no rank holds this tensor", expected="at least one shard")
     for rank, _, shape in held:
         dims.check(shape, name=name, where=f"rank {rank}")
-    held = _on_world(held)
+    held = on_world(held)
     data = sorted(dims.data_axes(known))
     check_axes(dims, data, held, name)
     refuse_twins(dims, held, name)
@@ -71,7 +71,7 @@ def _place(dims: Dims, held: Held, known: frozenset[str], name: str) -> Placemen
     )
 
 
-def _on_world(held: Held) -> Held:
+def on_world(held: Held) -> Held:
     """Ranks that know no axis stand on ``world``, in rank order."""
     if len(held) == 1 or any(len(mesh) for _, mesh, _ in held):
         return held
