@@ -37,8 +37,9 @@ class Reducer(Protocol):
     def all_reduce(self, x: torch.Tensor, out: torch.Tensor, plan: Plan) -> None:
         """Write the sum over the group's ranks of their ``x`` to ``out``; ``out`` may be ``x``.
 
-        ``x`` and ``out`` have one dtype, one shape, at least one element, and are what ``plan``
-        was made for. On CUDA it is enqueued on the current stream and allocates nothing.
+        ``x`` and ``out`` have one dtype, one shape, at least one element, are contiguous, and are
+        what ``plan`` was made for. They may begin at any address that their dtype allows, not the
+        same on every rank. On CUDA it is enqueued on the current stream and allocates nothing.
         """
 
     def end_capture(self) -> None:

@@ -64,9 +64,12 @@ class Request:
 
     ``dtype`` is torch's name without ``torch.``. ``order`` is ``ranks``, ``tree`` or ``any``;
     ``order_asked`` whether the user named it (``order=``, the variable, or ``--deterministic``).
-    ``contiguous`` covers input and output, ``aligned`` says that both begin at a multiple of 16
-    bytes. ``capturing``: a CUDA graph is being captured; ``registers``: inside
-    ``AllReduce.capture()``, which exchanges the graph's input addresses when it ends.
+    ``capturing``: a CUDA graph is being captured; ``registers``: inside ``AllReduce.capture()``,
+    which exchanges the graph's input addresses when it ends.
+
+    How a tensor lies in memory is no part of the choice, because ranks may differ in it and would
+    choose differently: ``contiguous`` is there for the reason's text alone (a tensor that is not
+    is summed through a contiguous copy), and alignment is each reducer's own affair.
     """
 
     nbytes: int
@@ -74,8 +77,6 @@ class Request:
     order: str = "ranks"
     order_asked: bool = False
     contiguous: bool = True
-    aligned: bool = True
-    in_place: bool = False
     capturing: bool = False
     registers: bool = False
 

@@ -18,6 +18,11 @@ from twinrun.collectives.facts import GroupFacts, Offer, Plan, Request
 from twinrun.errors import UnavailableError
 
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
+FLOATS = ("float64", "float32", "float16", "bfloat16", "complex64", "complex128")
+NARROW = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+SUMMABLE = (*FLOATS, *NARROW, *INTEGERS)
+# What NCCL and gloo both add themselves; torch hands complex numbers over as pairs of reals.
+LIBRARY_DTYPES = (*FLOATS, "uint8", "int8", "int32", "int64")
 KERNEL_DTYPES = ("bfloat16", "float16", "float32")
 KERNEL_SIZES = (2, 3, 4, 6, 8)
 
@@ -58,8 +63,10 @@ def _dtype(facts: GroupFacts, request: Request) -> str | None:
     return f"its kernels sum {_words(KERNEL_DTYPES)}, not {request.dtype}"
 
 
-def _contiguous(facts: GroupFacts, request: Request) -> str | None:
-    return None if request.contiguous else "the tensor is not contiguous"
+def _summable(facts: GroupFacts, request: Request) -> str | None:
+    if request.dtype in SUMMABLE:
+        return None
+    return f"a sum of {request.dtype} is not defined here (convert it first)"
 
 
 def _unordered(facts: GroupFacts, request: Request) -> str | None:
@@ -95,6 +102,11 @@ def _aiter(facts: GroupFacts, request: Request) -> Offer | str:
 
 
 def _library(facts: GroupFacts, request: Request) -> Offer | str:
+    if request.dtype not in LIBRARY_DTYPES:
+        order = "tree" if request.order == "tree" else "ranks"
+        return Offer(
+            "gather_sum", f"the library does not add {request.dtype}: all-gather, then a sum", order
+        )
     if request.dtype in INTEGERS:
         return Offer("library", "integer sums have the same bits in any order", request.order)
     if _wants_order(facts, request):
@@ -128,16 +140,16 @@ class Row:
         return self.offer(facts, request)
 
 
-_KERNEL_CHECKS = (_on_cuda, _one_node, _peers, _world, _dtype, _contiguous)
+_KERNEL_CHECKS = (_on_cuda, _one_node, _peers, _world, _dtype)
 
 # In the order of preference. A new backend is a new row.
 LINE = (
     Row("symmetric", _KERNEL_CHECKS, _kernel("symmetric")),
     Row("ipc", _KERNEL_CHECKS, _kernel("ipc")),
-    Row("aiter", (_on_hip, _one_node, _dtype, _contiguous, _unordered), _aiter),
-    Row("shared_memory", (_on_cpu, _one_node), _shared_memory),
-    Row("nccl", (_is_library("nccl"),), _library),
-    Row("gloo", (_is_library("gloo"), _uncaptured), _library),
+    Row("aiter", (_on_hip, _one_node, _dtype, _unordered), _aiter),
+    Row("shared_memory", (_on_cpu, _one_node, _summable), _shared_memory),
+    Row("nccl", (_is_library("nccl"), _summable), _library),
+    Row("gloo", (_is_library("gloo"), _uncaptured, _summable), _library),
 )
 BACKENDS = tuple(row.name for row in LINE)
 
@@ -154,7 +166,7 @@ def plan(facts: GroupFacts, request: Request) -> Plan:
     for row in _in_line(facts, declined):
         offer = row.consider(facts, request)
         if isinstance(offer, Offer):
-            return _planned(row.name, offer, declined)
+            return _planned(row.name, offer, declined, request.contiguous)
         declined.append((row.name, offer))
     raise _nothing_left(facts, declined)
 
@@ -170,14 +182,14 @@ def _in_line(facts: GroupFacts, declined: list[tuple[str, str]]) -> tuple[Row, .
 def _with_other(facts: GroupFacts) -> tuple[Row, ...]:
     if facts.library in (*BACKENDS, ""):
         return LINE
-    return (*LINE, Row(facts.library, (), _library))
+    return (*LINE, Row(facts.library, (_summable,), _library))
 
 
-def _planned(name: str, offer: Offer, declined: list[tuple[str, str]]) -> Plan:
+def _planned(name: str, offer: Offer, declined: list[tuple[str, str]], contiguous: bool) -> Plan:
+    reason = offer.reason if contiguous else f"{offer.reason}; through a contiguous copy"
     return Plan(
-        name, offer.algorithm, offer.order, offer.reason, tuple(declined),
-        offer.blocks, offer.threads,
-    )  # fmt: skip
+        name, offer.algorithm, offer.order, reason, tuple(declined), offer.blocks, offer.threads
+    )
 
 
 def _nothing_left(facts: GroupFacts, declined: list[tuple[str, str]]) -> UnavailableError:
