@@ -192,3 +192,7 @@ PYTHONPATH = declare(
     "PYTHONPATH", Text(empty=True), None, room="python",
     help="where Python looks first for modules; twinrun run puts its boot directory in front",
 )  # fmt: skip
+OPTIONS = declare(
+    "TWINRUN_OPTIONS", Text(), None, room="recorder",
+    help="written by twinrun run: options of the run directory where a process must make its own",
+)  # fmt: skip

@@ -1,0 +1,108 @@
+"""``twinrun run``: observe a program that knows nothing of Twinrun."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from twinrun.env.kinds import Size
+
+
+class _Bytes(click.ParamType[int]):
+    name = "size"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return value if isinstance(value, int) else Size().parse(value)
+        except ValueError as expected:
+            self.fail(f"{value!r} is not {expected}", param, ctx)
+
+
+@click.command("run", context_settings={"ignore_unknown_options": False})
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the capture goes; must not exist.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the capture that DIR holds.")
+@click.option(
+    "--taps",
+    default="blocks",
+    show_default=True,
+    metavar="WORD|GLOBS",
+    help="blocks, modules, leaves, none, or globs over module paths with commas.",
+)
+@click.option(
+    "--filter", "wanted", default="", metavar="EXPR", help="Only records that this takes."
+)
+@click.option("--steps", default="", metavar="A:B", help="Only these steps, e.g. 0:3.")
+@click.option(
+    "--mode",
+    default="values",
+    show_default=True,
+    type=click.Choice(["values", "stats"]),
+    help="Whole tensors, or their statistics only.",
+)
+@click.option(
+    "--gradients", is_flag=True, help="Gradients of tapped tensors and of parameters too."
+)
+@click.option(
+    "--parameters", is_flag=True, help="Parameters and buffers too, once at the first step."
+)
+@click.option("--mesh", default="", metavar="tp=2,dp=2", help="Rank axes, outermost first.")
+@click.option(
+    "--max-bytes", default=0, type=_Bytes(), show_default="no bound", help="Stop recording there."
+)
+@click.option("--print-env", is_flag=True, help="Start nothing; print what makes a worker join.")
+@click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD...")
+def command(
+    out: Path,
+    overwrite: bool,
+    taps: str,
+    wanted: str,
+    steps: str,
+    mode: str,
+    gradients: bool,
+    parameters: bool,
+    mesh: str,
+    max_bytes: int,
+    print_env: bool,
+    program: tuple[str, ...],
+) -> int:
+    """Run CMD and observe every Python process that it starts, on any number of ranks.
+
+    The program needs no change: modules are observed where they are called. Returns CMD's own exit
+    code where it is not zero, else 2 where no process joined or nothing was recorded, 3 where the
+    capture is incomplete.
+    """
+    from twinrun.recorder.options import Options
+    from twinrun.recorder.runner import print_environment, run_program
+    from twinrun.recorder.taps import Taps
+
+    Taps.parse(taps)
+    options = Options(
+        filter=wanted,
+        steps=steps,
+        mode=mode,
+        taps=taps,
+        gradients=gradients,
+        parameters=parameters,
+        mesh=mesh,
+        max_bytes=max_bytes,
+    )
+    if print_env:
+        found = print_environment(out, options, overwrite=overwrite)
+        for name, value in found.items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+        return 0
+    return run_program(program, out=out, options=options, overwrite=overwrite, say=_say)
+
+
+def _say(line: str) -> None:
+    click.echo(f"twinrun: {line}", err=True)

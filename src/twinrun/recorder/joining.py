@@ -1,0 +1,38 @@
+"""A process joins the run that its environment names: it starts to observe."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from twinrun.env import variables as V
+from twinrun.recorder import boundary
+from twinrun.recorder.core import Recorder, activate
+from twinrun.recorder.processes import leave_note
+from twinrun.recorder.rank import standing
+
+LEAST_TORCH = (2, 9)
+
+
+def join() -> bool:
+    """Open a recorder on ``TWINRUN_OUT`` and observe every module; whether this process joined.
+
+    A torch that is too old is left alone, with a note. CaptureError where the directory is no
+    capture.
+    """
+    directory = V.OUT.get()
+    if directory is None:
+        return False
+    if _version(torch.__version__) < LEAST_TORCH:
+        leave_note("aside", reason=f"torch {torch.__version__} is older than 2.9")
+        return False
+    activate(Recorder(directory))
+    boundary.install(everything=True)
+    leave_note("joined", rank=standing().rank)
+    return True
+
+
+def _version(text: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
