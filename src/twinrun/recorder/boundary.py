@@ -116,6 +116,8 @@ def _start_afresh() -> None:
     """A forked child has a capture of its own: no root of its parent's is in it."""
     global _observer, _recorder
     _observer = _recorder = None
+    for observer in _observers.values():
+        observer.abandon()
     _observers.clear()
 
 

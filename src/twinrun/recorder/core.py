@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -58,6 +58,7 @@ class Recorder:
         self.path = Path(path).absolute()
         self.options = Options.from_json(read_run(self.path)["options"])
         self.tracer: Tracer | None = None
+        self.finishers: list[Callable[[], None]] = []
         self.seconds = 0.0
         self.mark = 0
         self._steps = Steps.parse(self.options.steps)
@@ -94,6 +95,7 @@ class Recorder:
 
     def mark_step(self) -> None:
         """``tr.step()``: what comes now belongs to the next step."""
+        self._finish()
         if self.mark == 0 and self._declined_by_call:
             self.problem(
                 f"{self._declined_by_call} tensors before the first tr.step() were left out by "
@@ -102,6 +104,14 @@ class Recorder:
             )
         self.mark += 1
         self._step_ended()
+
+    def _finish(self) -> None:
+        """Let observers record what is final only now: gradients that no optimizer took."""
+        for finish in self.finishers:
+            try:
+                finish()
+            except Exception as error:  # noqa: BLE001 - the observed program must not notice
+                self.problem(f"the end of a step was not observed: {error!r}")
 
     def _step_ended(self) -> None:
         self._process.look_up_rank()
@@ -328,6 +338,8 @@ class Recorder:
 
     def close(self) -> None:
         """Seal the rest and end this process's part; a second call does nothing."""
+        if self._open:
+            self._finish()
         with self._lock:
             no_exit(self)
             self._open = False

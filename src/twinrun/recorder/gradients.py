@@ -53,9 +53,8 @@ class Gradients:
                 self._read_root(root, None)
         self._read.clear()
 
-    def close(self) -> None:
-        """Finish, and leave the optimizers alone from here on."""
-        self.finish()
+    def stop(self) -> None:
+        """Leave the optimizers alone from here on."""
         if self._handle is not None:
             self._handle.remove()
 

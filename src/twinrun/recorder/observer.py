@@ -44,6 +44,8 @@ class Observer:
         taps = Taps.parse(options.taps) if everything else None
         self.registry = Registry(recorder, taps, on_forward)
         self.gradients = Gradients(recorder, self.registry) if options.gradients else None
+        if self.gradients is not None:
+            recorder.finishers.append(self.gradients.finish)
         self._filtered = bool(options.filter or options.steps)
         self._news = False
         self.lineage = recorder.tracer = Lineage(self.flow, self.scene)
@@ -78,6 +80,12 @@ class Observer:
             del stack[depth:]
             if not depth and self._news:
                 self._guarded(self._tell_unfired)
+
+    def abandon(self) -> None:
+        """In a forked child: this capture is the parent's, its hooks must not speak here."""
+        self.recorder.finishers.clear()
+        if self.gradients is not None:
+            self.gradients.stop()
 
     def _enter_root(self, module: nn.Module) -> Entry | None:
         if torch._C._get_tracing_state() is not None or getattr(module, "_is_replica", False):
