@@ -15,6 +15,8 @@ INTERRUPTED = 130
 UNREADABLE = 2
 
 COMMANDS = {
+    "run": "twinrun.cli.run",
+    "compare": "twinrun.cli.compare",
     "show": "twinrun.cli.show",
     "demo": "twinrun.cli.demo",
 }
