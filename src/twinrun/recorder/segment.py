@@ -12,6 +12,9 @@ from pathlib import Path
 from twinrun.recorder.index import Entry
 from twinrun.recorder.staging import ALIGNMENT
 
+PAYLOAD_ALIGNMENT = ALIGNMENT
+"""Every payload begins at a multiple of this many bytes of its file."""
+
 FILLER = "padding"
 _PREAMBLE = f'{{"__metadata__":{{"twinrun":"1"}},"{FILLER}":{{"dtype":"U8","shape":['
 _LEAST_ROOM = 64 << 10
