@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import combinations, product
+from math import prod
 
 from twinrun.errors import LayoutError
 from twinrun.layout.coverage import Held
@@ -77,7 +78,10 @@ def _fits(
         )
     found: dict[object, Placement] = {}
     for assigned in sorted(product(*choices), key=_plainness):
-        placement = _try(_assigned(names, axes, assigned), held, known)
+        dims = _assigned(names, axes, assigned)
+        if not _may_make(dims, held, whole):
+            continue
+        placement = _try(dims, held, known)
         if placement is not None and _makes(placement, whole):
             found.setdefault(placement.groups, placement)
     return tuple(found.values())
@@ -112,6 +116,15 @@ def _assigned(names: tuple[Dim, ...], axes: list[str], roles: tuple[_Role, ...])
         if role is not None:
             on.setdefault(role[0], []).append(Modifier(axis, repeat=role[1]))
     return Dims(tuple(Dim(dim.names, tuple(on.get(at, ()))) for at, dim in enumerate(names)))
+
+
+def _may_make(dims: Dims, held: Held, whole: tuple[int, ...] | None) -> bool:
+    """Whether sizes multiply to ``whole``, which costs nothing to see where all shards are alike."""
+    local, mesh = held[0][2], held[0][1]
+    if whole is None or any(shape != local for _, _, shape in held):
+        return True
+    parts = (prod(mesh[m.axis][1] // m.repeat for m in dim.modifiers) for dim in dims)
+    return all(n * count == size for n, count, size in zip(local, parts, whole, strict=True))
 
 
 def _try(dims: Dims, held: Held, known: frozenset[str]) -> Placement | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
+from itertools import chain
 
 from twinrun.errors import LayoutError
 from twinrun.layout.box import Box, Piece
@@ -78,56 +78,76 @@ def _coordinates(group: Group) -> tuple[int, ...]:
 
 
 def _group_routes(source: Group, wanted: Group) -> Iterator[Route]:
+    senders = _Senders(source)
     receivers = sorted(
-        (
-            (rank, addend, cell)
-            for cell in wanted.cells
-            for addend, ranks in enumerate(cell.addends)
-            for rank in ranks
-        ),
-        key=itemgetter(0),
+        _Receiver(rank, addend, len(cell.addends), at)
+        for at, cell in enumerate(wanted.cells)
+        for addend, ranks in enumerate(cell.addends)
+        for rank in ranks
     )
-    positions = {rank: at / len(wanted.ranks) for at, rank in enumerate(wanted.ranks)}
-    for rank, addend, cell in receivers:
-        for piece in cell.pieces:
-            for other in source.cells:
-                yield from _piece_routes(
-                    other,
-                    source,
-                    piece,
-                    _Receiver(rank, positions[rank], addend, len(cell.addends)),
-                )
+    meeting = {at: list(senders.meeting(cell)) for at, cell in enumerate(wanted.cells)}
+    for position, to in enumerate(receivers):
+        for cell, held, box, goes in meeting[to.cell]:
+            sender, adds = senders.choose(cell, to, position / len(receivers))
+            yield Route(sender, to.rank, held.to_local(box), goes.to_local(box), adds)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class _Receiver:
     rank: int
-    position: float
     addend: int
     addends: int
+    cell: int
 
 
-def _piece_routes(cell: Cell, source: Group, piece: Piece, to: _Receiver) -> Iterator[Route]:
-    for held in cell.pieces:
-        box = held.logical.intersect(piece.logical)
-        if box is not None:
-            sender, adds = _senders(cell, source, to)
-            yield Route(sender, to.rank, held.to_local(box), piece.to_local(box), adds)
+_Meeting = tuple[Cell, Piece, Box, Piece]
+"""A source cell, its piece, the logical box common with a wanted piece, and that piece."""
 
 
-def _senders(cell: Cell, source: Group, to: _Receiver) -> tuple[int | None, tuple[int, ...]]:
-    """The sender for one receiver, and the ranks to add up when a sum is carried out."""
-    nearest = [_nearest(ranks, source, to) for ranks in cell.addends]
-    if len(nearest) == to.addends:
-        return nearest[to.addend], ()
-    if to.addend > 0:
-        return None, ()
-    return nearest[0], tuple(nearest) if cell.pending else ()
+class _Senders:
+    """The sending side of one group, its pieces by where they begin on the most divided dim."""
+
+    def __init__(self, group: Group) -> None:
+        self._positions = {rank: at / len(group.ranks) for at, rank in enumerate(group.ranks)}
+        ranges = [
+            {_range(piece, dim) for cell in group.cells for piece in cell.pieces}
+            for dim in range(len(group.shape))
+        ]
+        self._dim = max(range(len(ranges)), key=lambda dim: len(ranges[dim]), default=None)
+        self._held: dict[tuple[int, int], list[tuple[Cell, Piece]]] = {}
+        for cell in group.cells:
+            for piece in cell.pieces:
+                self._held.setdefault(_range(piece, self._dim), []).append((cell, piece))
+
+    def meeting(self, wanted: Cell) -> Iterator[_Meeting]:
+        """What each piece of a wanted cell shares with the pieces held here."""
+        for goes in wanted.pieces:
+            start, stop = _range(goes, self._dim)
+            near = (held for (a, b), held in self._held.items() if a < stop and start < b)
+            for cell, piece in chain.from_iterable(near):
+                box = piece.logical.intersect(goes.logical)
+                if box is not None:
+                    yield cell, piece, box, goes
+
+    def choose(
+        self, cell: Cell, to: _Receiver, position: float
+    ) -> tuple[int | None, tuple[int, ...]]:
+        """The sender for one receiver, and the ranks to add up when a sum is carried out."""
+        nearest = tuple(self._nearest(ranks, to.rank, position) for ranks in cell.addends)
+        if len(nearest) == to.addends:
+            return nearest[to.addend], ()
+        if to.addend > 0:
+            return None, ()
+        return nearest[0], nearest if cell.pending else ()
+
+    def _nearest(self, ranks: tuple[int, ...], receiver: int, position: float) -> int:
+        if receiver in ranks:
+            return receiver
+        return min(ranks, key=lambda rank: (abs(self._positions[rank] - position), rank))
 
 
-def _nearest(ranks: tuple[int, ...], source: Group, to: _Receiver) -> int:
-    if to.rank in ranks:
-        return to.rank
-    return min(
-        ranks, key=lambda r: (abs(source.ranks.index(r) / len(source.ranks) - to.position), r)
-    )
+def _range(piece: Piece, dim: int | None) -> tuple[int, int]:
+    """The logical range on ``dim``; a 0-dim piece lies in one range."""
+    if dim is None:
+        return 0, 1
+    return piece.logical.starts[dim], piece.logical.stops[dim]
