@@ -170,6 +170,15 @@ def test_what_fits_no_layout_says_why(shards, whole, told):
         raise AssertionError(found.reason)
 
 
+def test_ranks_that_stand_at_one_place_are_named():
+    """Two data-parallel copies of a tensor-parallel mesh that knows only tp: the reason says so."""
+    meshes = [Mesh.of(tp=(rank % 2, 2)) for rank in range(4)]
+    shards = {r: Shard(m, (3,), lambda: values(3)) for r, m in enumerate(meshes)}
+    found = infer(shards, (6,))
+    assert isinstance(found, NoFit)
+    assert "ranks 0 and 2 claim the same box" in found.reason and "--mesh" in found.reason
+
+
 def test_too_many_axes_are_refused_not_tried():
     """Beyond the bound the answer says that it was not tried."""
     meshes = {r: Mesh({f"a{i}": (r >> (i % 2) & 1, 2) for i in range(9)}) for r in range(4)}

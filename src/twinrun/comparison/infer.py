@@ -44,7 +44,7 @@ def infer(
     if whole_shape is None:
         layouts = tuple(found for found in layouts if not found.dims.named_axes)
     if not layouts:
-        return NoFit(f"no split of one dim an axis makes {list(wanted)} from {_shapes(shards)}")
+        return NoFit(_why_none(shards, wanted, data_axes))
     found = _judged(layouts, shards, data_axes)
     if whole_shape is None and isinstance(found, Inference) and found.differences:
         return NoFit("the ranks hold different bits, and nothing tells how they belong together")
@@ -185,6 +185,19 @@ def _why(layout: Placement, tried: int) -> str:
         equal = "all ranks hold the same bits" if layout.replicas else "each rank holds the whole"
         return equal if len(layout.pieces) > 1 else "one rank holds the whole"
     return "the only layout of these shapes" + (" whose replicas are equal" if tried > 1 else "")
+
+
+def _why_none(
+    shards: Mapping[int, Shard], wanted: tuple[int, ...], data_axes: frozenset[str]
+) -> str:
+    """What the ranks' coordinates lack, if that is it, else that the shapes do not add up."""
+    names = unnamed(len(next(iter(shards.values())).shape))
+    ranks = {rank: (mesh, (1,) * len(names)) for rank, (mesh, _) in held(shards).items()}
+    try:
+        place(names, ranks, data_axes=data_axes)
+    except LayoutError as error:
+        return "; ".join(filter(None, (error.summary, error.seen, error.do)))
+    return f"no split of one dim an axis makes {list(wanted)} from {_shapes(shards)}"
 
 
 def _repeats(dims: Dims) -> bool:
