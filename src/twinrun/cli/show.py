@@ -54,17 +54,18 @@ def command(
 
     held = open_capture(capture)
     takes = parse_filter(wanted or "")
-    if name is not None and not _PATTERN & set(name):
+    if name is not None:
+        # A name may itself hold the characters of a glob, so the exact name is looked for first.
         records = list(chosen(held.records, rank=rank, name=name.__eq__, wanted=takes))
-        if not records:
+        if records:
+            _tensor(held, records, step, _index(at), as_json)
+            return
+        if not _PATTERN & set(name):
             raise _missing(held, name, rank)
-        _tensor(held, records, step, _index(at), as_json)
-        return
     if at is not None:
-        raise UsageError("--at needs the NAME of one tensor", do=f"twinrun show {capture}")
-    fits = _glob(name)
-    records_ = chosen(held.records, step=step, rank=rank, name=fits, wanted=takes)
-    _listing(held, records_, top, as_json)
+        raise UsageError("--at needs the NAME of one tensor.", do=f"twinrun show {capture}")
+    listed = chosen(held.records, step=step, rank=rank, name=_glob(name), wanted=takes)
+    _listing(held, listed, top, as_json)
 
 
 def _glob(pattern: str | None) -> Callable[[str], bool]:
@@ -77,9 +78,9 @@ def _listing(held: Capture, records: Iterable[Record], top: int, as_json: bool) 
     from twinrun.report.listing import folded
 
     if as_json:
-        _print(jsonlines.capture_lines(str(held.path), held.run, held.processes, records))
+        _print(jsonlines.capture_lines(held.path, held.run, held.processes, records))
         return
-    page = capture_page(str(held.path), held.run, held.processes, folded(records), top)
+    page = capture_page(held.path, held.run, held.processes, folded(records), top)
     terminal.show(page, terminal.console(sys.stdout))
 
 

@@ -14,7 +14,10 @@ def capture_page(
     path: str, run: RunInfo, processes: Sequence[ProcessInfo], entries: Sequence[Entry], top: int
 ) -> Page:
     """The page of a capture; the list of points shows its first ``top`` entries, 0 for all."""
-    page: list[Block | None] = [_run(path, run, processes), Fields(tuple(_facts(run, processes)))]
+    page: list[Block | None] = [
+        _run(path, run, processes, entries),
+        Fields(tuple(_facts(run, processes))),
+    ]
     page += [None, _processes(processes), None]
     if not entries:
         return [
@@ -29,12 +32,20 @@ def capture_page(
     return page
 
 
-def _run(path: str, run: RunInfo, processes: Sequence[ProcessInfo]) -> Block:
+def _run(
+    path: str, run: RunInfo, processes: Sequence[ProcessInfo], entries: Sequence[Entry]
+) -> Block:
     ranks = counted(len({process.rank for process in processes}), "rank")
     records = counted(sum(process.records for process in processes), "record")
     nbytes = size(sum(process.bytes for process in processes))
-    mesh = [run.mesh] if run.mesh else []
-    return Headline("CAPTURE", (path, ", ".join([ranks, *mesh]), records, nbytes))
+    mesh = _mesh(run, entries)
+    return Headline("CAPTURE", (path, f"{ranks}, {mesh}" if mesh else ranks, records, nbytes))
+
+
+def _mesh(run: RunInfo, entries: Sequence[Entry]) -> str:
+    """The mesh that the run was told, else the axes that its records name."""
+    axes = {axis: length for entry in entries for axis, length in entry.axes.items()}
+    return run.mesh or " ".join(f"{axis}={length}" for axis, length in axes.items())
 
 
 def _facts(run: RunInfo, processes: Sequence[ProcessInfo]) -> list[Field]:

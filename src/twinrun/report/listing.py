@@ -19,6 +19,7 @@ class Entry:
     shape: tuple[int, ...]
     dims: str
     recompute: bool
+    axes: dict[str, int] = field(default_factory=dict)
     steps: set[int] = field(default_factory=set)
     ranks: set[int] = field(default_factory=set)
     records: int = 0
@@ -42,6 +43,7 @@ def folded(records: Iterable[Record]) -> list[Entry]:
             entry = entries[identity] = Entry(
                 record.name, record.kind, record.dtype, record.shape, record.dims or "", record.recompute
             )  # fmt: skip
+        entry.axes.update((axis, size) for axis, (_, size) in record.mesh.items() if size > 1)
         entry.steps.add(record.step)
         entry.ranks.add(record.rank)
         entry.records += 1

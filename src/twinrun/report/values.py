@@ -11,6 +11,7 @@ from twinrun.report.figures import element
 _WHOLE = 64  # elements up to which a tensor is shown whole
 _EDGE = 3  # of a larger one: the first and last elements of its last two dims
 _OUTER_EDGE = 1  # and of the dims before those
+_CELL = 8  # the width of most values with four digits
 
 
 def value_rows(tensor: torch.Tensor) -> Iterator[tuple[str, str]]:
@@ -28,7 +29,7 @@ def _rows(tensor: torch.Tensor, index: tuple[int, ...], whole: bool) -> Iterator
         return
     if tensor.dim() == 1:
         cells = ["..." if i is None else element(tensor[i].item()) for i in _picked(tensor, whole)]
-        yield _label(index, ":"), "  ".join(cells)
+        yield _label(index, ":"), "  ".join(cell.rjust(_CELL) for cell in cells)
         return
     for i in _picked(tensor, whole):
         if i is None:
