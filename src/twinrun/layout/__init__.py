@@ -3,6 +3,7 @@
 from twinrun.layout.box import Box, Piece
 from twinrun.layout.dims import DATA_AXES, Dim, Dims, Modifier
 from twinrun.layout.fits import fits, pending, unnamed
+from twinrun.layout.match import View, match
 from twinrun.layout.mesh import WORLD, Mesh, parse_axes
 from twinrun.layout.parse import parse_dims
 from twinrun.layout.place import place
@@ -22,7 +23,9 @@ __all__ = [
     "Piece",
     "Placement",
     "Route",
+    "View",
     "fits",
+    "match",
     "parse_axes",
     "parse_dims",
     "pending",
