@@ -35,8 +35,8 @@ def load_directory(directory: Path, rows: Rows) -> tuple[RunInfo, list[LoadedPro
     if not plain_directory(shelf):
         raise CaptureError(f"{shelf} is missing, or no directory of its own")
     loaded = []
-    for name in sorted(os.listdir(shelf)):
-        process = _process_or_none(shelf / name, run, rows, problems)
+    for place in sorted(shelf.iterdir()):
+        process = _process_or_none(place, run, rows, problems)
         if process is not None:
             loaded.append(process)
             problems += process.problems
@@ -76,7 +76,7 @@ def _load_process(directory: Path, mesh: str, rows: Rows) -> LoadedProcess:
         loaded.problems.append(f"{who}: the values of {cut} records were cut off")
     if not info.ended:
         loaded.problems.append(f"{who} did not end in order; what it sealed is read")
-    stored = sum(row.nbytes for _, row in loaded.rows if row.offset is not None)
+    stored = sum(row.head.nbytes for _, row in loaded.rows if row.offset is not None)
     loaded.info = replace(info, records=len(loaded.rows), bytes=stored)
     return loaded
 
@@ -93,7 +93,8 @@ def _load_segment(loaded: LoadedProcess, at: int, segment: Sealed, rows: Rows) -
             )
         last = row.number
         loaded.rows.append((at, row))
-        cut += row.offset is not None and row.nbytes > 0 and row.offset + row.nbytes > segment.size
+        if row.offset is not None and row.head.nbytes:
+            cut += row.offset + row.head.nbytes > segment.size
     return cut
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from twinrun.recorder.dtypes import BY_NAME
 from twinrun.recorder.record import Tag
 from twinrun.recorder.segment import PAYLOAD_ALIGNMENT
-from twinrun.recorder.untrusted import as_int, as_text
+from twinrun.recorder.untrusted import as_int, as_text, parse_object
 
 KINDS = frozenset({"activation", "gradient", "parameter", "buffer"})
 ROLES = frozenset({"input", "output", "dump", "parameter"})
 _MOST_DIMS = 64
 _MOST_LINKS = 1 << 16
-_EMPTY: Mapping[str, Any] = {}
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_AFTER_HEAD = b',"call":'
+_OWN = frozenset(
+    {"number", "call", "mark", "order", "begun", "stats", "sources", "parents", "offset"}
+)
 
 
-class Row(NamedTuple):
-    """One index line; ``call`` and ``mark`` become the step, ``offset`` is None without payload."""
+class Head(NamedTuple):
+    """What a line says of its record's sort; lines of one sort share it."""
 
-    number: int
-    call: int
-    mark: int
-    order: int
-    begun: int
     name: str
     kind: str
     role: str
@@ -40,62 +41,79 @@ class Row(NamedTuple):
     shape: tuple[int, ...]
     device: str
     nbytes: int
+    reduction: int
+    recompute: bool
+
+
+class Row(NamedTuple):
+    """One index line; ``call`` and ``mark`` become the step, ``offset`` is None without payload."""
+
+    head: Head
+    number: int
+    call: int
+    mark: int
+    order: int
+    begun: int
     stats: Mapping[str, float | int] | None
     sources: tuple[int, ...]
     parents: tuple[int, ...]
-    reduction: int
-    recompute: bool
     offset: int | None
 
 
+_FIELDS = _OWN | set(Head._fields)
+
+
 class Rows:
-    """Makes rows of parsed lines, sharing equal texts, shapes, tags and meshes between them."""
+    """Makes rows of index lines, sharing equal heads, texts, shapes, tags and meshes."""
 
     def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
         self._texts: dict[str, str] = {}
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._mappings: dict[tuple[object, ...], Mapping[str, Any]] = {}
 
-    def row(self, line: Mapping[str, Any], roots: int) -> Row:
-        """Check one line; KeyError for a field that is missing, ValueError for one that is wrong.
+    def row(self, line: bytes, roots: int, where: str) -> Row:
+        """Check one line; CaptureError where it is no JSON object, KeyError for a field that is
+        missing, ValueError for one that is wrong.
 
         roots: how many rows the process's root table has.
         """
-        number = as_int(line["number"])
-        order = as_int(line["order"])
-        dtype = self._text(line["dtype"])
-        shape = self._shape(line["shape"])
-        nbytes = as_int(line["nbytes"])
-        offset = line.get("offset")
-        if offset is not None:
-            _check_payload(as_int(offset), nbytes, dtype, shape)
+        # As the writer orders a line, its head stands between the number and the call.
+        first, last = line.find(b","), line.rfind(_AFTER_HEAD)
+        known = self._heads.get(line[first:last])
+        if known is not None:
+            told = parse_object(line[:first] + line[last:], where)
+            head = known
+        else:
+            told = parse_object(line, where)
+            head = self._head(told)
+            if set(told) - _FIELDS:
+                raise ValueError(f"unknown field {min(set(told) - _FIELDS)!r}")
+            if first < last and _is_head(line[first:last]):
+                self._heads[line[first:last]] = head
+        if head.root >= roots:
+            raise ValueError(f"root {head.root} is not among the {roots} roots of process.json")
+        return _row(head, told)
+
+    def _head(self, line: Mapping[str, Any]) -> Head:
         dims = line.get("dims")
-        return Row(
-            number=number,
-            call=as_int(line["call"]),
-            mark=as_int(line["mark"]),
-            order=order,
-            begun=as_int(line.get("begun", order), 0, order),
+        return Head(
             name=self._text(line["name"]),
             kind=self._word(line["kind"], KINDS),
             role=self._word(line["role"], ROLES),
             module=self._text(line.get("module", "")),
             module_class=self._text(line.get("module_class", "")),
-            root=as_int(line["root"], -1, roots - 1),
+            root=as_int(line["root"], -1),
             tags=self._mapping(line.get("tags"), _tag),
             dims=None if dims is None else self._text(dims),
             dims_source=self._text(line.get("dims_source", "")),
             mesh=self._mapping(line.get("mesh"), _coordinate),
-            dtype=dtype,
-            shape=shape,
+            dtype=self._text(line["dtype"]),
+            shape=self._shape(line["shape"]),
             device=self._text(line["device"]),
-            nbytes=nbytes,
-            stats=_stats(line["stats"]) if "stats" in line else None,
-            sources=_links(line.get("sources", ()), number),
-            parents=_links(line.get("parents", ()), number),
+            nbytes=as_int(line["nbytes"]),
             reduction=as_int(line.get("reduction", 0)),
             recompute=_flag(line.get("recompute", False)),
-            offset=offset,
         )
 
     def _text(self, value: object) -> str:
@@ -127,13 +145,44 @@ class Rows:
         return self._mappings.setdefault(key, held)
 
 
-def _check_payload(offset: int, nbytes: int, dtype: str, shape: tuple[int, ...]) -> None:
-    known = BY_NAME.get(dtype)
+def _is_head(text: bytes) -> bool:
+    """Whether ``,"name":...`` alone holds the head's fields: then it may stand for a whole line."""
+    try:
+        held = json.loads(b"{" + text[1:] + b"}")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(held, dict) and not set(held) & _OWN
+
+
+def _row(head: Head, told: Mapping[str, Any]) -> Row:
+    number = as_int(told["number"])
+    order = as_int(told["order"])
+    offset = told.get("offset")
+    if offset is not None:
+        _check_payload(as_int(offset), head)
+    return Row(
+        head,
+        number,
+        as_int(told["call"]),
+        as_int(told["mark"]),
+        order,
+        as_int(told["begun"], 0, order) if "begun" in told else order,
+        _stats(told["stats"]) if "stats" in told else None,
+        _links(told["sources"], number) if "sources" in told else (),
+        _links(told["parents"], number) if "parents" in told else (),
+        offset,
+    )
+
+
+def _check_payload(offset: int, head: Head) -> None:
+    known = BY_NAME.get(head.dtype)
     if known is None:
-        raise ValueError(f"dtype {dtype!r} is unknown to this torch")
-    needed = math.prod(shape) * known.itemsize
-    if needed != nbytes:
-        raise ValueError(f"shape {list(shape)} of {dtype} needs {needed} bytes, not {nbytes}")
+        raise ValueError(f"dtype {head.dtype!r} is unknown to this torch")
+    needed = math.prod(head.shape) * known.itemsize
+    if needed != head.nbytes:
+        raise ValueError(
+            f"shape {list(head.shape)} of {head.dtype} needs {needed} bytes, not {head.nbytes}"
+        )
     if offset % PAYLOAD_ALIGNMENT:
         raise ValueError(f"offset {offset} is no multiple of {PAYLOAD_ALIGNMENT}")
 
@@ -162,8 +211,6 @@ def _stats(value: object) -> dict[str, float | int]:
 
 
 def _links(value: object, number: int) -> tuple[int, ...]:
-    if value == ():
-        return ()
     if type(value) is not list or len(value) > _MOST_LINKS:
         raise ValueError("sources and parents are lists of record numbers")
     return tuple(as_int(link, 0, number - 1) for link in value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twinrun.errors import CaptureError
 from twinrun.recorder.rows import Row, Rows
-from twinrun.recorder.untrusted import open_regular, parse_object, read_bytes
+from twinrun.recorder.untrusted import open_regular, read_bytes
 
 _INDEX = re.compile(r"(\d{6,12})\.jsonl")
 _PART = re.compile(r"\..*\.part")
@@ -30,7 +30,7 @@ def sealed_segments(directory: Path) -> tuple[list[Sealed], list[str]]:
     """The segments in their order, and what is wrong with the rest. CaptureError for links."""
     found: list[Sealed] = []
     problems: list[str] = []
-    names = sorted(os.listdir(directory))
+    names = sorted(path.name for path in directory.iterdir())
     stems = [(int(match[1]), name) for name in names if (match := _INDEX.fullmatch(name))]
     for expected, (number, name) in enumerate(sorted(stems)):
         if number != expected and not problems:
@@ -73,9 +73,8 @@ def read_rows(segment: Sealed, rows: Rows, roots: int) -> Iterator[Row]:
     end = 0
     for at, text in enumerate(data.split(b"\n")[:-1], 1):
         where = f"{segment.index}:{at}"
-        line = parse_object(text, where)
         try:
-            row = rows.row(line, roots)
+            row = rows.row(text, roots, where)
             end = _after(row, end)
         except (KeyError, ValueError) as error:
             what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
@@ -93,4 +92,4 @@ def _after(row: Row, end: int) -> int:
         return end
     if row.offset < end:
         raise ValueError(f"offset {row.offset} lies inside the payload that ends at {end}")
-    return row.offset + row.nbytes
+    return row.offset + row.head.nbytes

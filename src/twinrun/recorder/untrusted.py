@@ -38,7 +38,7 @@ def read_bytes(path: Path, most: int = LARGEST_JSON) -> bytes:
 def parse_object(data: bytes, where: str) -> dict[str, Any]:
     """One JSON object; CaptureError names ``where`` for anything else."""
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        value = _DECODER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CaptureError(
             f"{where} is no JSON: {_reason(error)}",
@@ -72,6 +72,9 @@ def as_text(value: object, most: int = 8192) -> str:
 
 def _no_constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _short(value: object) -> str:
