@@ -26,17 +26,17 @@ _MARK = "_twinrun_boundary"
 is_compiling = torch.compiler.is_compiling
 _observer: Observer | None = None
 _recorder: Recorder | None = None
-_everything = False
+_unasked: weakref.WeakSet[Recorder] = weakref.WeakSet()
 _observers: weakref.WeakKeyDictionary[Recorder, Observer] = weakref.WeakKeyDictionary()
 
 
-def install(everything: bool = False) -> None:
+def install(everything: Recorder | None = None) -> None:
     """Put the boundary around every module's call; more than once does nothing more.
 
-    everything: roots that nobody watches are observed too, for recorders that become active later.
+    everything: a recorder that also observes what nobody watches (``twinrun run``, attach).
     """
-    global _everything
-    _everything = _everything or everything
+    if everything is not None:
+        _unasked.add(everything)
     if hasattr(nn.Module.__call__, _MARK):
         return
     _wrap_subclasses(nn.Module)
@@ -62,7 +62,7 @@ def choose_again() -> None:
 
 def _of(recorder: Recorder) -> Observer:
     if recorder not in _observers:
-        _observers[recorder] = Observer(recorder, _everything, _wrap_forward)
+        _observers[recorder] = Observer(recorder, recorder in _unasked, _wrap_forward)
     return _observers[recorder]
 
 

@@ -27,8 +27,9 @@ def join() -> bool:
     if _version(torch.__version__) < LEAST_TORCH:
         leave_note("aside", reason=f"torch {torch.__version__} is older than 2.9")
         return False
-    activate(Recorder(directory))
-    boundary.install(everything=True)
+    recorder = Recorder(directory)
+    activate(recorder)
+    boundary.install(everything=recorder)
     leave_note("joined", rank=standing().rank)
     return True
 

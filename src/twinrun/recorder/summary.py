@@ -25,8 +25,8 @@ def summary(
     silent = _joined_silently(processes, notes)
     yield from _listed("process reached", "processes reached", [_who(one) for one in processes])
     yield from _listed(
-        "process imported torch and recorded nothing",
-        "processes imported torch and recorded nothing",
+        "other process imported torch and recorded nothing",
+        "other processes imported torch and recorded nothing",
         silent,
     )
     yield from _listed(
