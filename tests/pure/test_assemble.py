@@ -103,9 +103,18 @@ def test_pending_sums_are_added_wide_enough(dtype, expected):
 
 
 def test_the_order_of_addition_is_that_of_ranks():
-    """1e8 + 1 - 1e8 in float32 is 0 in rank order, 1 in another."""
-    parts = {r: torch.tensor([v]) for r, v in enumerate((1e8, 1.0, -1e8))}
-    assert assemble(even("tp=3", (1,), "[tp:partial] a"), parts.__getitem__).item() == 0.0
+    """1e8 - 1e8 + 1 in float32 is 1 in rank order, 0 in the reverse order."""
+    parts = {r: torch.tensor([v]) for r, v in enumerate((1e8, -1e8, 1.0))}
+    assert assemble(even("tp=3", (1,), "[tp:partial] a"), parts.__getitem__).item() == 1.0
+
+
+def test_a_slice_costs_memory_for_itself_only():
+    """64 GiB of logical tensor, in two halves that repeat one element, are read slice by slice."""
+    half = torch.ones(1).expand(1 << 20, 1 << 13)
+    layout = even("tp=2", tuple(half.shape), "a b[tp]")
+    first = [value for (_, value), _ in zip(slices(layout, lambda _: half), range(2), strict=False)]
+    assert [tuple(value.shape) for value in first] == [(512, 1 << 14)] * 2
+    assert all((value == 1).all() for value in first)
 
 
 def test_a_sum_that_no_arithmetic_carries_is_refused():

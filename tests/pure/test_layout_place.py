@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from layout_worlds import assembled, worlds
 
 from twinrun.errors import LayoutError
-from twinrun.layout import Box, Mesh, Piece, parse_axes, parse_dims, place
+from twinrun.layout import Box, Mesh, Piece, fits, parse_axes, parse_dims, place
 
 
 def at(rank: int, axes: str) -> Mesh:
@@ -167,3 +167,14 @@ def test_empty_and_scalar_tensors_have_a_place():
     shards = {0: (at(0, "tp=2"), (0, 4)), 1: (at(1, "tp=2"), (3, 4))}
     placement = place(parse_dims("t[tp] h"), shards)
     assert placement.pieces[0] == () and placement.shape == (3, 4)
+
+
+def test_absurd_meshes_end_in_an_error_not_in_a_hang():
+    """Coordinates come from files: axes by the hundred, or of 10**18 ranks, are refused or harmless."""
+    axes = [f"a{i}" for i in range(500)]
+    dims = parse_dims(f"h[{','.join(axes)}]")
+    assert place(dims, {0: (Mesh(dict.fromkeys(axes, (0, 1))), (4,))}).shape == (4,)
+    huge = {rank: (Mesh.of(tp=(rank, 10**17)), (4,)) for rank in range(2)}
+    with pytest.raises(LayoutError, match="a gap"):
+        place(parse_dims("h[tp]"), huge)
+    assert fits(huge, (8,)) == ()

@@ -94,6 +94,8 @@ _Role = tuple[int, int] | None
 def _roles(axis: str, held: Held, whole: tuple[int, ...] | None) -> Iterator[_Role]:
     yield None
     size = held[0][1][axis][1]
+    if size > len(held):  # some coordinate is held by nobody
+        return
     for dim, local in enumerate(held[0][2]):
         if whole is not None and all(shape[dim] == whole[dim] for _, _, shape in held):
             continue

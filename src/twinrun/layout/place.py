@@ -81,7 +81,8 @@ def on_world(held: Held) -> Held:
 
 
 def _group(dims: Dims, data: tuple[tuple[str, int], ...], held: Held, name: str) -> Group:
-    sizes = {axis: mesh[axis][1] for _, mesh, _ in held for axis in dims.named_axes if axis in mesh}
+    first = held[0][1]
+    sizes = {a: first[a][1] for a in dims.named_axes if a in first and first[a][1] > 1}
     on_dims = [tuple(m for m in dim.modifiers if m.axis in sizes) for dim in dims]
     summed = [axis for axis in dims.partial if axis in sizes]
     check_cells(dims, held, sizes, data, name)
