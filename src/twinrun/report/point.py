@@ -114,7 +114,7 @@ def _layout(baseline: Operand, target: Operand) -> list[str]:
 
 def _operand(side: Operand) -> str:
     told = [f"{shape(side.shape)} {side.dtype}", ranks(side.ranks) if side.ranks else "no rank"]
-    told += [f"dims {side.dims}"] if side.dims else []
+    told += [f"dims '{side.dims}'"] if side.dims else []
     told += [side.layout] if side.layout else []
     return ", ".join(told)
 
