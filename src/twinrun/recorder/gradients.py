@@ -6,12 +6,16 @@ from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.weak import WeakIdKeyDictionary
 
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.parameters import gradient_of, held_by
 from twinrun.recorder.registry import Registry
 from twinrun.recorder.roots import Root
 from twinrun.recorder.scene import OpenCall
+
+_KEY = "twinrun_followed"
+_leaves: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 class Gradients:
@@ -35,6 +39,9 @@ class Gradients:
         Without a name it only tells that a backward pass went through the root.
         """
         if not (tensor.requires_grad and torch.is_grad_enabled()):
+            return
+        if name is not None and not _first(tensor, name) and call.recompute:
+            # A recompute that is given the very tensor that the first forward was given.
             return
         if self._handle is None:
             self._handle = register_optimizer_step_pre_hook(self._before_optimizer)
@@ -119,6 +126,20 @@ class Gradients:
             call=call.call,
             mesh=entry.root.mesh,
         )
+
+
+def _first(tensor: torch.Tensor, name: str) -> bool:
+    """Whether this tensor is followed under this name for the first time."""
+    node = tensor.grad_fn
+    if node is None:
+        names: set[tuple[int, str]] = _leaves.setdefault(tensor, set())
+    else:
+        metadata: dict[str, Any] = node.metadata  # type: ignore[assignment]
+        names = metadata.setdefault(_KEY, set())
+    if (tensor.output_nr, name) in names:
+        return False
+    names.add((tensor.output_nr, name))
+    return True
 
 
 def _identities(root: Root) -> set[int]:

@@ -72,7 +72,9 @@ class Observer:
             entry.called = self._news = True
         stack.append(entry)
         try:
-            if entry.ports is None and not interceptors:
+            # A root without taps still shows whether a backward pass goes through it.
+            passing = entry.ports is None and (depth or self.gradients is None)
+            if passing and not interceptors:
                 return original(module, *args, **kwargs)
             return self._observed(entry, module, original, args, kwargs)
         finally:
@@ -174,6 +176,9 @@ class Observer:
     ) -> list[int]:
         ports = call.entry.ports
         if ports is None:
+            if self.gradients is not None and role == "output":
+                for _, tensor in found:
+                    self.gradients.follow(tensor, call, None)
             return []
         numbers = (self._record(call, port, t, role) for port, t in found if port in ports)
         return [number for number in numbers if number is not None]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torch import nn
 
 from twinrun.recorder import naming
+from twinrun.recorder.compiled import made_by_compiler
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.forwarded import host_of
 from twinrun.recorder.meshes import mesh_of
@@ -42,7 +43,7 @@ class Registry:
     def outermost(self, module: nn.Module) -> Entry | None:
         """The entry of a module that is called while no other one is."""
         entry = self._known(module)
-        if entry is not None or not self._concerns(module):
+        if entry is not None or not self._concerns(module) or made_by_compiler(module):
             return entry
         with self._lock:
             entry = self._known(module)
@@ -62,6 +63,8 @@ class Registry:
     def inside(self, module: nn.Module, above: Entry) -> Entry | None:
         """The entry of a module that ``above`` calls without having held it when names were given."""
         root = above.root
+        if made_by_compiler(module):
+            return None
         with self._lock:
             kind = (root.index, type(module))
             if self._vain.get(kind, 0) < _VAIN_LOOKS:
