@@ -179,6 +179,13 @@ def test_ranks_that_stand_at_one_place_are_named():
     assert "ranks 0 and 2 claim the same box" in found.reason and "--mesh" in found.reason
 
 
+def test_parts_of_several_dtypes_are_no_tensor():
+    """Where two layouts have to be held against each other and the parts cannot be joined: NoFit."""
+    ones = [torch.ones(2, 2), torch.ones(2, 2), torch.ones(2, 2).double(), torch.ones(2, 2)]
+    found = infer(on("cp=2,tp=2", *ones), (4, 4))
+    assert isinstance(found, NoFit) and "different dtypes" in found.reason
+
+
 def test_too_many_axes_are_refused_not_tried():
     """Beyond the bound the answer says that it was not tried."""
     meshes = {r: Mesh({f"a{i}": (r >> (i % 2) & 1, 2) for i in range(9)}) for r in range(4)}

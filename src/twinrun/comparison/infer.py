@@ -45,7 +45,10 @@ def infer(
         layouts = tuple(found for found in layouts if not found.dims.named_axes)
     if not layouts:
         return NoFit(_why_none(shards, wanted, data_axes))
-    found = _judged(layouts, shards, data_axes)
+    try:
+        found = _judged(layouts, shards, data_axes)
+    except LayoutError as error:  # parts of several dtypes, or another shape than was recorded
+        return NoFit(error.summary)
     if whole_shape is None and isinstance(found, Inference) and found.differences:
         return NoFit("the ranks hold different bits, and nothing tells how they belong together")
     return found
