@@ -68,7 +68,7 @@ def command(
     from twinrun.report.comparison import comparison_page
 
     # Usage errors first: nothing is read before every option is known to be right.
-    rules = {"floor": _by_glob(floors, "--floor"), "k": _k(k), "skip_steps": _steps(skip_steps)}
+    floor, every_k, skipped = _by_glob(floors, "--floor"), _k(k), _steps(skip_steps)
     with progress.bar(sys.stderr, "comparing") as told:
         result = compare(
             baseline,
@@ -78,9 +78,11 @@ def command(
             layouts=layouts,
             settings=settings,
             allow=allow,
+            floor=floor,
+            k=every_k,
+            skip_steps=skipped,
             hints=hints,
             progress=told,
-            **rules,
         )
     if as_json:
         for line in jsonlines.comparison_lines(result):

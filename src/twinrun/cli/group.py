@@ -13,6 +13,14 @@ import click
 from twinrun.env import check
 
 
+class Broken(Exception):
+    """An OSError of a command, carried past click to the entry point."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class CommandGroup(click.Group):
     """A click group whose commands are the ``command`` attributes of modules.
 
@@ -41,6 +49,13 @@ class CommandGroup(click.Group):
                 command.callback = _checked(command.callback)
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # click ends the process with 1 when a pipe breaks, which would say "a difference".
+            raise Broken(error) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 from twinrun import __version__
-from twinrun.cli.group import CommandGroup
+from twinrun.cli.group import Broken, CommandGroup
 from twinrun.errors import TwinrunError
 
 INTERRUPTED = 130
@@ -46,6 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="twinrun",
             standalone_mode=False,
         )
+        sys.stdout.flush()
     except TwinrunError as error:
         return _say(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -54,16 +56,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _say(_usage(error), UNREADABLE)
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said there.
-        sys.stdout = None
-        return UNREADABLE
+    except (Broken, OSError) as error:
+        return _environment(error.error if isinstance(error, Broken) else error)
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """What the ``twinrun`` script calls."""
     sys.exit(run())
+
+
+def _environment(error: OSError) -> int:
+    """A full disk, a directory that may not be written: the machine's refusal, not a bug."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has gone: what is still buffered goes nowhere, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREADABLE
+    where = f" {error.filename}" if error.filename else ""
+    return _say(f"{error.strerror or error}{where}", UNREADABLE)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -20,9 +20,15 @@ _NARROWEST = 40
 _LABEL = 10  # the width of the label column, so that pages of one family line up
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command to end (rich would exit with 1, which says "a difference")."""
+        raise BrokenPipeError
+
+
 def console(stream: TextIO, width: int | None = None) -> Console:
     """A console on ``stream``: colour only on a terminal that has it, never with ``NO_COLOR``."""
-    return Console(
+    return _Console(
         file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True
     )
 
