@@ -56,6 +56,7 @@ def test_slices_are_the_tensor_in_order_and_within_the_limit(world, limit):
     assert torch.equal(assemble(placement, parts.__getitem__), whole)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=4).map(tuple), st.integers(0, 40))
 def test_boxes_tile_a_shape_in_row_major_order(shape, elements):
     """Read one after the other, the boxes are the flat tensor; an empty shape is one empty box."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinrun.errors import DimsError, LayoutError
@@ -78,6 +78,7 @@ def test_a_text_that_is_no_dims_text_is_refused_with_what_was_expected(text, tol
         parse_dims(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="th1(*)[],:+=# dpacked:replicated\n0", max_size=40))
 def test_no_text_brings_anything_but_a_dims_error(text):
     """Arbitrary text parses to a value that renders and parses back, or raises DimsError."""
@@ -100,6 +101,7 @@ dim = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(dim, max_size=4, unique_by=lambda d: d.names[0]), st.booleans())
 def test_any_dims_value_survives_its_text(dims, aliased):
     """parse(str(d)) == d for values that contradict themselves nowhere."""
@@ -143,6 +145,7 @@ def test_data_axes_follow_the_facts():
     assert "tp" not in DATA_AXES
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.from_regex(r"[a-z_]{1,4}", fullmatch=True), st.integers(1, 9), max_size=4)
 )

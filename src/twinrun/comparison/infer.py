@@ -200,7 +200,7 @@ def _why_none(
         place(names, ranks, data_axes=data_axes)
     except LayoutError as error:
         return "; ".join(filter(None, (error.summary, error.seen, error.do)))
-    return f"no split of one dim an axis makes {list(wanted)} from {_shapes(shards)}"
+    return f"no split of dims in rank order makes {list(wanted)} from {_shapes(shards)}"
 
 
 def _repeats(dims: Dims) -> bool:
