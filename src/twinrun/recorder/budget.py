@@ -27,8 +27,6 @@ class Budget:
 
     def take(self, nbytes: int) -> bool:
         """Whether a record of ``nbytes`` still fits; once one does not, none does. OSError."""
-        if not self._most:
-            return True
         wanted = nbytes + _LINE_BYTES
         if self._left < wanted and not self.spent:
             self._left += self._draw(wanted - self._left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 
-from twinrun.recorder.staging import Room, Staging
+from twinrun.recorder.staging import ALIGNMENT, Staging
 
 _SMALL = 64 << 10
 
@@ -14,30 +14,35 @@ _copy_holding = ctypes.PYFUNCTYPE(
 )(("memmove", ctypes.PyDLL(None)))
 """memmove that keeps the interpreter's lock: for a small copy, letting it go costs more."""
 
-Reserve = Callable[[int], Room | None]
+Reserve = Callable[[int], int]
 
 
-def copy_whole(staging: Staging, address: int, nbytes: int, reserve: Reserve) -> Room | None:
-    """Copy a payload that fits one room; None where no room is to be had any more."""
-    room = reserve(nbytes)
-    if room is None:
-        return None
-    if nbytes:
-        copy = _copy_holding if nbytes <= _SMALL else ctypes.memmove
-        copy(staging.address + room.start, address, nbytes)
-    if room.size != nbytes:
+def copy_whole(staging: Staging, address: int, nbytes: int, reserve: Reserve) -> int:
+    """Copy a payload that fits one reservation; its start, or -1 where no room is to be had."""
+    start = staging.reserve(nbytes)
+    if start < 0:
+        start = reserve(nbytes)
+        if start < 0:
+            return -1
+    if nbytes <= _SMALL:
+        _copy_holding(staging.address + start, address, nbytes)
+    else:
+        ctypes.memmove(staging.address + start, address, nbytes)
+    left = -nbytes % ALIGNMENT
+    if left:
         # Nothing of an earlier tensor goes into the padding.
-        staging.view[room.start + nbytes : room.start + room.size] = bytes(room.size - nbytes)
-    return room
+        end = start + nbytes
+        staging.view[end : end + left] = bytes(left)
+    return start
 
 
 def copy_in_pieces(
     staging: Staging, address: int, nbytes: int, reserve: Reserve
-) -> Iterator[tuple[Room, int]]:
-    """Copy a payload larger than any room; each room with the bytes in it."""
-    for start in range(0, nbytes, staging.largest):
-        size = min(nbytes - start, staging.largest)
-        room = copy_whole(staging, address + start, size, reserve)
-        if room is None:
+) -> Iterator[tuple[int, int]]:
+    """Copy a payload of any size; each piece's start and the bytes in it. Ends early without room."""
+    for done in range(0, max(nbytes, 1), staging.largest):
+        size = min(nbytes - done, staging.largest)
+        start = copy_whole(staging, address + done, size, reserve)
+        if start < 0:
             return
-        yield room, size
+        yield start, size

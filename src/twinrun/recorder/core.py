@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -13,14 +12,15 @@ from typing import Protocol
 import torch
 
 from twinrun.recorder.budget import Budget
+from twinrun.recorder.clock import Clock
 from twinrun.recorder.device import capturing
 from twinrun.recorder.exits import close_at_exit, follow_forks, no_exit
 from twinrun.recorder.filter import Facts, parse_filter
-from twinrun.recorder.headings import Headings, Sort, facts_of, mesh_key
+from twinrun.recorder.headings import Headings, mesh_key, probe
 from twinrun.recorder.index import Entry, Heading
 from twinrun.recorder.options import Options
 from twinrun.recorder.outlet import Outlet
-from twinrun.recorder.payload import Look, look
+from twinrun.recorder.payload import Look, address_of, look
 from twinrun.recorder.process import Process
 from twinrun.recorder.record import Tag
 from twinrun.recorder.rundir import read_run
@@ -29,9 +29,6 @@ from twinrun.recorder.steps import Steps
 from twinrun.recorder.switch import activate as activate
 from twinrun.recorder.switch import active as active
 from twinrun.recorder.switch import deactivate as deactivate
-
-NO_ROOT = -1
-"""The root of a record that was made before any outermost module was entered."""
 
 Mesh = Mapping[str, tuple[int, int]]
 
@@ -49,24 +46,18 @@ class Tracer(Protocol):
 class Recorder:
     """Records this process's tensors into a run directory that ``create_run`` made.
 
-    Thread-safe. ``observe`` and the rest raise nothing into the observed program once the object
-    is made: what goes wrong becomes a note or a problem in ``process.json``. CaptureError where
-    ``path`` is no run directory.
+    Thread-safe. Once the object is made nothing is raised into the observed program: what goes
+    wrong becomes a note or a problem in ``process.json``. CaptureError where ``path`` is no run
+    directory. ``seconds`` is the time spent observing; a boundary may add its own.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         self.options = Options.from_json(read_run(self.path)["options"])
         self.tracer: Tracer | None = None
-        self.finishers: list[Callable[[], None]] = []
         self.seconds = 0.0
-        self.mark = 0
-        self._steps = Steps.parse(self.options.steps)
+        self._clock = Clock(Steps.parse(self.options.steps))
         self._filter = parse_filter(self.options.filter)
-        self._calls: dict[int, int] = {}
-        self._root = NO_ROOT
-        self._ticks = itertools.count()
-        self._declined_by_call = 0
         self._begin()
         follow_forks(self)
 
@@ -78,7 +69,8 @@ class Recorder:
         self._number = 0
         self._process = Process(self.path)
         self._headings = Headings(self._filter, self.note)
-        self._budget = Budget(self.path, self.options.max_bytes)
+        most = self.options.max_bytes
+        self._budget = Budget(self.path, most) if most else None
         self._outlet: Outlet | None = None
 
     # What the program does
@@ -89,29 +81,20 @@ class Recorder:
 
     def begin_step(self, root: int) -> None:
         """The outermost module ``root`` was entered: its next call begins."""
-        self._root = root
-        self._calls[root] = self._calls.get(root, -1) + 1
+        self._clock.enter(root)
         self._step_ended()
 
     def mark_step(self) -> None:
         """``tr.step()``: what comes now belongs to the next step."""
-        self._finish()
-        if self.mark == 0 and self._declined_by_call:
+        clock = self._clock
+        if clock.mark == 0 and clock.left_out:
             self.problem(
-                f"{self._declined_by_call} tensors before the first tr.step() were left out by "
-                f"--steps {self.options.steps}, which counted calls of the model until then; "
-                "call tr.step() after each iteration and choose steps when comparing"
+                f"{clock.left_out} tensors before the first tr.step() were left out by --steps "
+                f"{self.options.steps}, which counts calls of the model until then; record every "
+                "step instead, and choose steps when comparing"
             )
-        self.mark += 1
+        clock.mark += 1
         self._step_ended()
-
-    def _finish(self) -> None:
-        """Let observers record what is final only now: gradients that no optimizer took."""
-        for finish in self.finishers:
-            try:
-                finish()
-            except Exception as error:  # noqa: BLE001 - the observed program must not notice
-                self.problem(f"the end of a step was not observed: {error!r}")
 
     def _step_ended(self) -> None:
         self._process.look_up_rank()
@@ -120,11 +103,15 @@ class Recorder:
 
     def tick(self) -> int:
         """The next value of the process's one order counter."""
-        return next(self._ticks)
+        return self._clock.tick()
 
     def number_of_next(self) -> int:
         """The number that the next record will have."""
         return self._number
+
+    def set_mesh(self, mesh: Mesh) -> None:
+        """This process's coordinates, for records that name none."""
+        self._process.set_mesh(mesh)
 
     def wants(
         self,
@@ -138,16 +125,14 @@ class Recorder:
         tags: Mapping[str, Tag] | None = None,
     ) -> bool:
         """Whether the filter and the steps would take such a record now."""
-        if not self._open or (self.mark or self._calls.get(self._root, 0)) not in self._steps:
+        clock = self._clock
+        if not self._open or not clock.takes(clock.call_of(clock.root)):
             return False
         if not self._headings.filtering:
             return True
         merged = {**current_tags(), **(tags or {})}
-        sort = Sort(
-            name, kind, role, module, module_class, self._root, tuple(merged.items()), (), None, "",
-            (), 0, recompute, torch.uint8, (), "", "",
-        )  # fmt: skip
-        return self._headings.takes(facts_of(sort) | dict(self._moment()))
+        sort = probe(name, kind, role, module, module_class, recompute, merged)
+        return self._headings.takes(sort, self._moment)
 
     # What is recorded
 
@@ -176,6 +161,9 @@ class Recorder:
 
         The values are copied (CPU) or their copy is ordered on the current stream (CUDA) before
         this returns; docs/architecture.md explains the other arguments.
+
+        One function of many lines: it runs for each tensor, and each call inside it would cost
+        as much as half of what it does.
         """
         began = perf_counter()
         with self._lock:
@@ -187,62 +175,68 @@ class Recorder:
                 if not isinstance(tensor, torch.Tensor):
                     self._no_tensor(name, tensor)
                     return None
+                clock = self._clock
                 if root is None:
-                    root = self._root
+                    root = clock.root
                 if call is None:
-                    call = self._calls.get(root, 0)
-                if (step := self.mark or call) not in self._steps:
-                    self._left_out(step)
+                    call = clock.call_of(root)
+                if clock.choosing and not clock.takes(call):
                     return None
-                seen = look(tensor)
-                if dims is None and seen.dims:
-                    dims, dims_source = seen.dims, "dtensor"
-                elif dims and not dims_source:
+                seen: Look | None = None
+                shape: tuple[int, ...]
+                address = address_of(tensor)
+                if address:
+                    dtype, shape, device, refusal = tensor.dtype, tensor.shape, "cpu", ""
+                else:
+                    seen = look(tensor)
+                    dtype, shape, device, refusal = (
+                        seen.dtype,
+                        seen.shape,
+                        seen.device,
+                        seen.refusal,
+                    )
+                    mesh = mesh or seen.mesh
+                    if dims is None and seen.dims:
+                        dims, dims_source = seen.dims, "dtensor"
+                if dims and not dims_source:
                     dims_source = "annotation"
-                scope = current_tags()
-                tags = {**scope, **tags} if tags else scope
-                sort = Sort(
-                    name, kind, role, module, module_class, root, tuple(tags.items()),
-                    tuple(map(type, tags.values())), dims, dims_source, mesh_key(mesh or seen.mesh),
-                    reduction, recompute, seen.dtype, seen.shape, seen.device, seen.refusal,
+                held = current_tags()
+                if tags:
+                    held = {**held, **tags}
+                heading = self._headings.of(
+                    (
+                        name, kind, role, module, module_class, root,
+                        tuple(held.items()) if held else (),
+                        tuple(map(type, held.values())) if held else (),
+                        dims, dims_source, mesh_key(mesh) if mesh else (), reduction, recompute,
+                        dtype, shape, device, refusal,
+                    ),
+                    self._moment,
                 )  # fmt: skip
-                heading = self._headings.of(sort, self._moment)
-                if heading is None:
+                if heading is None or (seen is not None and self._in_graph(seen)):
                     return None
-                return self._record(seen, heading, call, sources, parents, begun)
+                if self._budget is not None and not self._affords(self._budget, heading, refusal):
+                    return None
+                outlet = self._outlet or self._open_outlet()
+                number, order = self._number, clock.tick()
+                entry = Entry(
+                    heading, number, call, clock.mark, order, order if begun is None else begun,
+                    sources, parents,
+                )  # fmt: skip
+                if seen is None:
+                    taken = outlet.put_memory(entry, address, heading.nbytes)
+                else:
+                    taken = outlet.put_tensor(entry, seen)
+                if not taken:
+                    return None
+                self._number = number + 1
+                return number
             except Exception as error:  # noqa: BLE001 - the observed program must not notice
                 self.problem(f"{name!r} was not recorded: {type(error).__name__}: {error}")
                 return None
             finally:
                 self._busy = False
                 self.seconds += perf_counter() - began
-
-    def _record(
-        self,
-        seen: Look,
-        heading: Heading,
-        call: int,
-        sources: tuple[int, ...],
-        parents: tuple[int, ...],
-        begun: int | None,
-    ) -> int | None:
-        if seen.tensor.is_cuda and capturing():
-            self.note("tensors inside a CUDA graph's capture are not recorded")
-            return None
-        outlet = self._outlet or self._open_outlet()
-        payload_bytes = heading.nbytes if self._keeps_values and not seen.refusal else 0
-        if not self._budget.take(payload_bytes):
-            self._stop(f"recording stopped at max_bytes {self.options.max_bytes}")
-            return None
-        number, order = self._number, next(self._ticks)
-        entry = Entry(
-            heading, number, call, self.mark, order, order if begun is None else begun,
-            sources, parents,
-        )  # fmt: skip
-        if not outlet.put(entry, seen, heading.dtype):
-            return None
-        self._number = number + 1
-        return number
 
     def dump(self, name: str, tensor: object, dims: str | None, tags: Mapping[str, Tag]) -> None:
         """``tr.dump``: observe, taking part in the data flow where a boundary traces it."""
@@ -256,8 +250,8 @@ class Recorder:
             tracer.observed(tensor, number)
 
     def _moment(self) -> Facts:
-        call = self._calls.get(self._root, 0)
-        return {"step": self.mark or call, "call": call, "rank": self._process.standing.rank}
+        call = self._clock.call_of(self._clock.root)
+        return {"step": self._clock.step, "call": call, "rank": self._process.standing.rank}
 
     def _turned_away(self, name: str) -> None:
         if self._busy:
@@ -266,13 +260,18 @@ class Recorder:
     def _no_tensor(self, name: str, value: object) -> None:
         self.note(f"{name!r} is a {type(value).__name__}, no tensor; it was left out")
 
-    def _left_out(self, step: int) -> None:
-        if self.mark == 0 and step:
-            self._declined_by_call += 1
+    def _in_graph(self, seen: Look) -> bool:
+        if seen.tensor.is_cuda and capturing():
+            self.note("tensors inside a CUDA graph's capture were left out")
+            return True
+        return False
 
-    def _stop(self, why: str) -> None:
-        self.problem(why)
+    def _affords(self, budget: Budget, heading: Heading, refusal: str) -> bool:
+        if budget.take(heading.nbytes if self._keeps_values and not refusal else 0):
+            return True
+        self.problem(f"recording stopped at --max-bytes {self.options.max_bytes}")
         self._open = False
+        return False
 
     # What is told beside records
 
@@ -288,11 +287,15 @@ class Recorder:
         """Keep a JSON value in process.json under ``reports``."""
         self._process.report(key, value)
 
-    def set_mesh(self, mesh: Mesh) -> None:
-        """This process's coordinates, for records that name none."""
-        self._process.set_mesh(mesh)
-
     # The process's own files
+
+    def announce(self) -> None:
+        """Write process.json now: this process was reached, whatever it will record."""
+        try:
+            self._save()
+            close_at_exit(self)
+        except OSError as error:
+            self.problem(f"process.json was not written: {error}")
 
     def _open_outlet(self) -> Outlet:
         self._outlet = Outlet(
@@ -315,18 +318,11 @@ class Recorder:
         self._process.save(seconds=self.seconds)
 
     def _failed(self, why: str) -> None:
-        """The disk refused; told by the writer's thread."""
+        """The disk refused; told by one of the writer's threads."""
+        self._open = False
         self.problem(why)
         with suppress(OSError):
             self._process.save(seconds=self.seconds)
-
-    def announce(self) -> None:
-        """Write process.json now: this process was reached, whatever it will record."""
-        try:
-            self._save()
-            close_at_exit(self)
-        except OSError as error:
-            self.problem(f"process.json was not written: {error}")
 
     def flush(self) -> None:
         """Seal what was recorded so far and bring process.json up to date."""
@@ -338,8 +334,6 @@ class Recorder:
 
     def close(self) -> None:
         """Seal the rest and end this process's part; a second call does nothing."""
-        if self._open:
-            self._finish()
         with self._lock:
             no_exit(self)
             self._open = False
@@ -350,11 +344,11 @@ class Recorder:
                 self._end()
 
     def _end(self) -> None:
-        try:
-            self._budget.close()
+        # Where the disk refuses, process.json keeps saying "not ended", and a reader reports it.
+        with suppress(OSError):
+            if self._budget is not None:
+                self._budget.close()
             self._process.save(seconds=self.seconds, ended=True)
-        except OSError:
-            return  # process.json says "not ended", which is what a reader then reports
 
     def start_afresh(self) -> None:
         """In a forked child: a directory, a buffer and a thread of its own, at its first record."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from twinrun.recorder.staging import Room, Staging
+from twinrun.recorder.staging import ALIGNMENT, Staging
 
 _MOST_SNAPSHOTS = 1 << 30
 
@@ -33,19 +33,19 @@ class DeviceCopies:
             )
 
     def stage(
-        self, tensor: torch.Tensor, nbytes: int, reserve: Callable[[int], Room | None]
-    ) -> Iterator[tuple[Room, int, torch.cuda.Event]]:
-        """Queue the copies; each room with the bytes in it and the event of their arrival."""
+        self, tensor: torch.Tensor, nbytes: int, reserve: Callable[[int], int]
+    ) -> Iterator[tuple[int, int, torch.cuda.Event]]:
+        """Queue the copies; each piece's start, the bytes in it and the event of their arrival."""
         with torch.cuda.device(tensor.device):
             source, stream = self._source(tensor, nbytes)
             flat = source.view(-1).view(torch.uint8) if nbytes else source.view(-1)
             done = 0
             while True:
                 size = min(nbytes - done, self._staging.largest)
-                room = reserve(size)
-                if room is None:
+                start = reserve(size)
+                if start < 0:
                     return
-                yield room, size, self._copy(flat, done, room, size, stream)
+                yield start, size, self._copy(flat[done : done + size], start, stream)
                 done += size
                 if done >= nbytes:
                     break
@@ -60,16 +60,13 @@ class DeviceCopies:
         self._in_flight += nbytes
         self._snapshots.append((event, nbytes))
 
-    def _copy(
-        self, flat: torch.Tensor, done: int, room: Room, size: int, stream: torch.cuda.Stream
-    ) -> torch.cuda.Event:
-        view = self._staging.view[room.start : room.start + room.size]
-        if room.size != size:
-            view[size:] = bytes(room.size - size)
+    def _copy(self, part: torch.Tensor, start: int, stream: torch.cuda.Stream) -> torch.cuda.Event:
+        end = start + part.numel()
+        self._staging.view[end : end + -end % ALIGNMENT] = bytes(-end % ALIGNMENT)
         with torch.cuda.stream(stream):
-            if size:
-                landing = torch.frombuffer(view, dtype=torch.uint8, count=size)
-                landing.copy_(flat[done : done + size], non_blocking=True)
+            if end > start:
+                landing = torch.frombuffer(self._staging.view[start:end], dtype=torch.uint8)
+                landing.copy_(part, non_blocking=True)
             # Blocking: the writer sleeps instead of spinning beside the program.
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             event.record(stream)

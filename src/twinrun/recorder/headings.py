@@ -15,6 +15,7 @@ from twinrun.recorder.index import LONGEST_NAME, Heading, heading
 from twinrun.recorder.record import Tag
 
 _MOST_KEPT = 1 << 14
+_MOST_DECLINED = 1000
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?=[.:]|$)")
 
 
@@ -36,7 +37,7 @@ class Sort(NamedTuple):
     recompute: bool
     dtype: torch.dtype
     shape: tuple[int, ...]
-    device: torch.device | str
+    device: str
     refusal: str
 
 
@@ -46,39 +47,37 @@ class Headings:
     def __init__(self, accepts: Filter, tell: Callable[[str], None]) -> None:
         self._filter = accepts
         self._tell = tell
-        self._kept: dict[Sort, Heading | None] = {}
+        self._kept: dict[tuple[object, ...], Heading | None] = {}
         # What a decision may depend on beyond the sort itself changes from call to call.
         self._lasting = not accepts.reads & {"step", "rank", "call"}
         self.declined: dict[str, None] = {}
 
-    def of(self, sort: Sort, moment: Callable[[], Facts]) -> Heading | None:
-        """The heading, None where the filter declines.
+    def of(self, key: tuple[object, ...], moment: Callable[[], Facts]) -> Heading | None:
+        """The heading of what ``Sort`` names, in its order; None where the filter declines.
 
         moment: gives the facts that hold now: step, call and rank.
         """
         try:
-            return self._kept[sort]
+            return self._kept[key]
         except KeyError:
-            pass
-        except TypeError:
-            # A tag that is no plain value; told once, kept as text.
-            return self.of(self._plain(sort), moment)
-        sort_now = self._plain(sort)
-        if not self.takes(facts_of(sort_now) | dict(moment())):
-            made = None
-            if len(self.declined) < 1000:
-                self.declined[str(sort.name)] = None
-        else:
-            made = self._render(sort_now)
-        if self._lasting:
+            hashable = True
+        except TypeError:  # a tag that is no plain value
+            hashable = False
+        sort = self._plain(Sort(*key))  # type: ignore[arg-type]
+        made = None
+        if self.takes(sort, moment):
+            made = self._render(sort)
+        elif len(self.declined) < _MOST_DECLINED:
+            self.declined[str(sort.name)] = None
+        if self._lasting and hashable:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
-            self._kept[sort] = made
+            self._kept[key] = made
         return made
 
-    def takes(self, facts: Facts) -> bool:
+    def takes(self, sort: Sort, moment: Callable[[], Facts]) -> bool:
         """The filter's decision."""
-        return self._filter(facts)
+        return not self.filtering or self._filter({**facts_of(sort), **moment()})
 
     @property
     def filtering(self) -> bool:
@@ -127,6 +126,22 @@ class Headings:
             reduction=sort.reduction,
             recompute=sort.recompute,
         )
+
+
+def probe(
+    name: str,
+    kind: str,
+    role: str,
+    module: str,
+    module_class: str,
+    recompute: bool,
+    tags: Mapping[str, Tag],
+) -> Sort:
+    """A sort that only a filter will look at."""
+    return Sort(
+        name, kind, role, module, module_class, 0, tuple(tags.items()), (), None, "", (), 0,
+        recompute, torch.uint8, (), "", "",
+    )  # fmt: skip
 
 
 def facts_of(sort: Sort) -> dict[str, Tag]:

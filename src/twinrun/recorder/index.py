@@ -40,21 +40,19 @@ class Entry(NamedTuple):
     sources: tuple[int, ...]
     parents: tuple[int, ...]
 
-    def line(self, offset: int | None, stats: Mapping[str, float | int | str] | None) -> str:
-        """The index line; ``offset`` is the payload's first byte in the segment's file."""
-        text = (
-            f'{{"number":{self.number},{self.heading.line},"call":{self.call},"mark":{self.mark},'
-            f'"order":{self.order}'
-        )
-        if self.begun != self.order:
-            text += f',"begun":{self.begun}'
-        if self.sources:
-            text += f',"sources":[{",".join(map(str, self.sources))}]'
-        if self.parents:
-            text += f',"parents":[{",".join(map(str, self.parents))}]'
+    def line(self, offset: int, stats: Mapping[str, float | int] | None) -> str:
+        """The index line; ``offset`` is the payload's first byte in its file, -1 without one."""
+        heading, number, call, mark, order, begun, sources, parents = self
+        text = f'{{"number":{number},{heading.line},"call":{call},"mark":{mark},"order":{order}'
+        if begun != order:
+            text += f',"begun":{begun}'
+        if sources:
+            text += f',"sources":[{",".join(map(str, sources))}]'
+        if parents:
+            text += f',"parents":[{",".join(map(str, parents))}]'
         if stats is not None:
             text += f',"stats":{json.dumps(stats, allow_nan=False)}'
-        return f'{text},"offset":{offset}}}\n' if offset is not None else f"{text}}}\n"
+        return f'{text},"offset":{offset}}}\n' if offset >= 0 else text + "}\n"
 
 
 def heading(

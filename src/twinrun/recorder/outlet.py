@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import torch
 
 from twinrun.recorder.copying import copy_in_pieces, copy_whole
 from twinrun.recorder.device import DeviceCopies
 from twinrun.recorder.index import Entry
 from twinrun.recorder.payload import Look, contiguous_cpu, unseen
-from twinrun.recorder.staging import Room, Staging
-from twinrun.recorder.writer import Piece, Writer
+from twinrun.recorder.staging import Staging
+from twinrun.recorder.writer import Event, Piece, Writer
 
 
 class Outlet:
@@ -41,56 +39,55 @@ class Outlet:
             before_commit=before_commit,
             failed=failed,
         )
-        self.writer.start()
 
     @property
     def alive(self) -> bool:
         """Whether records are still taken; False once the disk refused."""
         return self.writer.alive
 
-    def put(self, entry: Entry, seen: Look, dtype: str) -> bool:
-        """Copy the tensor's values and hand them to the writer; False where it takes no more.
+    def put_memory(self, entry: Entry, address: int, nbytes: int) -> bool:
+        """Copy a payload that lies in order in CPU memory; False where no more is taken.
 
         Waits while the buffer is full.
         """
-        nbytes = entry.heading.nbytes
+        staging = self._staging
+        if nbytes > staging.largest:
+            pieces = copy_in_pieces(staging, address, nbytes, self._reserve)
+            return self._put_pieces(entry, ((start, size, None) for start, size in pieces))
+        start = copy_whole(staging, address, nbytes, self._reserve)
+        if start < 0:
+            return False
+        self.writer.put(Piece(entry, start, nbytes, staging.reserved, entry.heading.dtype))
+        return True
+
+    def put_tensor(self, entry: Entry, seen: Look) -> bool:
+        """Copy a payload from wherever it is; a refused one is listed without its values."""
         if seen.refusal:
             self.writer.put(Piece(entry))
             return self.alive
-        if seen.address and nbytes <= self._staging.largest:
-            room = copy_whole(self._staging, seen.address, nbytes, self._reserve)
-            if room is None:
-                return False
-            self.writer.put(Piece(entry, room, nbytes, dtype))
-            return True
-        return self._put_slowly(entry, seen, dtype)
-
-    def _put_slowly(self, entry: Entry, seen: Look, dtype: str) -> bool:
-        left = nbytes = entry.heading.nbytes
         with unseen():
-            for room, size, ready in self._pieces(seen, nbytes):
-                left -= size
-                self.writer.put(Piece(None if left else entry, room, size, dtype, ready))
-        return left == 0 and self.alive
+            if seen.tensor.is_cuda:
+                self._device = self._device or DeviceCopies(self._staging, self._note)
+                nbytes = entry.heading.nbytes
+                return self._put_pieces(
+                    entry, self._device.stage(seen.tensor, nbytes, self._reserve)
+                )
+            held = contiguous_cpu(seen.tensor)
+        return self.put_memory(entry, held.data_ptr(), entry.heading.nbytes)
 
-    def _pieces(
-        self, seen: Look, nbytes: int
-    ) -> Iterator[tuple[Room, int, torch.cuda.Event | None]]:
-        if seen.tensor.is_cuda:
-            self._device = self._device or DeviceCopies(self._staging, self._note)
-            yield from self._device.stage(seen.tensor, nbytes, self._reserve)
-            return
-        held = seen.tensor if seen.address else contiguous_cpu(seen.tensor)
-        if nbytes > self._staging.largest:
-            for room, size in copy_in_pieces(self._staging, held.data_ptr(), nbytes, self._reserve):
-                yield room, size, None
-            return
-        whole = copy_whole(self._staging, held.data_ptr(), nbytes, self._reserve)
-        if whole is not None:
-            yield whole, nbytes, None
+    def _put_pieces(self, entry: Entry, pieces: Iterable[tuple[int, int, Event | None]]) -> bool:
+        left, dtype = entry.heading.nbytes, entry.heading.dtype
+        listed = False
+        for start, size, ready in pieces:
+            left -= size
+            listed = left == 0
+            self.writer.put(
+                Piece(entry if listed else None, start, size, self._staging.reserved, dtype, ready)
+            )
+        return listed
 
-    def _reserve(self, size: int) -> Room | None:
-        return self._staging.reserve(size, self.writer.wake, self._is_alive)
+    def _reserve(self, nbytes: int) -> int:
+        return self._staging.wait_and_reserve(nbytes, self.writer.wake, self._is_alive)
 
     def _is_alive(self) -> bool:
         return self.writer.alive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,45 +12,47 @@ import torch
 from twinrun.recorder.dtypes import NAMES
 from twinrun.recorder.placements import dims_of, mesh_of
 
-PLAIN = (torch.Tensor, torch.nn.Parameter)
-
 
 class Look(NamedTuple):
     """What was seen of a tensor without reading its values.
 
-    ``address`` is where its elements lie in order, 0 where they have to be gathered first;
     ``refusal`` says why there are none to read; ``dims`` and ``mesh`` are a DTensor's own.
     """
 
     tensor: torch.Tensor
     dtype: torch.dtype
     shape: tuple[int, ...]
-    device: torch.device | str
-    address: int
-    refusal: str = ""
+    device: str
+    refusal: str
     dims: str | None = None
     mesh: Mapping[str, tuple[int, int]] | None = None
 
 
+def address_of(tensor: torch.Tensor) -> int:
+    """Where its elements lie in order in CPU memory; 0 where a closer look is needed.
+
+    This is the path of nearly every tensor, so it asks for no more than it must: a layout without
+    plain memory has no ``data_ptr``, and a complex tensor may be conjugated.
+    """
+    kind = type(tensor)
+    if (kind is not torch.Tensor and kind is not torch.nn.Parameter) or _function_mode():
+        return 0
+    try:
+        if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg():
+            return tensor.data_ptr() if tensor.dtype in _REAL else 0
+    except RuntimeError:
+        return 0
+    return 0
+
+
+_function_mode = torch._C._is_torch_function_mode_enabled
+_REAL = frozenset(dtype for dtype in NAMES if not dtype.is_complex)
+
+
 def look(tensor: torch.Tensor) -> Look:
     """Look at a tensor unseen by function modes, dispatch modes and autograd."""
-    if type(tensor) in PLAIN and not torch._C._is_torch_function_mode_enabled():
-        with suppress(RuntimeError):  # a wrapper behind the plain class: looked at more closely
-            if tensor.is_cpu and tensor.dtype in NAMES and _in_order(tensor):
-                address = tensor.data_ptr()
-                if address:
-                    return Look(tensor, tensor.dtype, tensor.shape, "cpu", address)
     with unseen():
         return _closer(tensor)
-
-
-def _in_order(tensor: torch.Tensor) -> bool:
-    return (
-        tensor.layout is torch.strided
-        and tensor.is_contiguous()
-        and not tensor.is_neg()
-        and not (tensor.is_complex() and tensor.is_conj())
-    )
 
 
 def _closer(tensor: torch.Tensor) -> Look:
@@ -64,7 +66,7 @@ def _closer(tensor: torch.Tensor) -> Look:
         return _closer(tensor.trigger_wait())
     why = refusal(tensor)
     shape = () if tensor.is_nested else tuple(tensor.shape)
-    return Look(tensor, tensor.dtype, shape, str(tensor.device), 0, why)
+    return Look(tensor, tensor.dtype, shape, str(tensor.device), why)
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def unseen() -> Iterator[None]:
 def refusal(tensor: torch.Tensor) -> str:
     """Why this tensor has no plain memory to copy; empty where it has."""
     kind = type(tensor)
-    if kind not in PLAIN and _dispatches(kind):
+    if kind is not torch.Tensor and _dispatches(kind):
         return f"a {kind.__name__}, whose memory only its own class can read"
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         return "inside a torch.func transform"

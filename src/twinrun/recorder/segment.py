@@ -7,6 +7,7 @@ covering what the room has left over, then renames both files; the index comes l
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from twinrun.recorder.index import Entry
@@ -17,7 +18,8 @@ PAYLOAD_ALIGNMENT = ALIGNMENT
 
 FILLER = "padding"
 _PREAMBLE = f'{{"__metadata__":{{"twinrun":"1"}},"{FILLER}":{{"dtype":"U8","shape":['
-_LEAST_ROOM = 64 << 10
+LEAST_HEADER_ROOM = 64 << 10
+_OFFSETS_BOUND = 2 * 19 + 4  # two numbers of at most 19 digits, a comma, two brackets, a comma
 _MOST_ROOM = 16 << 20
 _FIXED = len(_PREAMBLE) + 128
 _LINES_HELD = 1024
@@ -30,12 +32,11 @@ class Segment:
     Raises OSError where the disk refuses; the caller then calls ``abandon``.
     """
 
-    def __init__(self, directory: Path, index: int, header_room: int = _LEAST_ROOM) -> None:
+    def __init__(self, directory: Path, index: int, header_room: int = LEAST_HEADER_ROOM) -> None:
         stem = f"{index:06d}"
         self.index = index
         self.header_room = header_room
         self.end = header_room
-        self.records = 0
         self.index_bytes = 0
         self._final = (directory / f"{stem}.safetensors", directory / f"{stem}.jsonl")
         self._part = tuple(path.with_name(f".{path.name}.part") for path in self._final)
@@ -64,16 +65,17 @@ class Segment:
         _write_whole(self._files[0], data, self.end)
         self.end += len(data)
 
-    def add(self, entry: Entry, offset: int | None, line: str) -> None:
-        """List a record whose payload begins at ``offset``, or that has none."""
-        self._lines.append(line)
+    def add(self, entry: Entry, offset: int, stats: Mapping[str, float | int] | None) -> None:
+        """List a record whose payload begins at ``offset``, or that has none (-1)."""
+        self._lines.append(entry.line(offset, stats))
         if len(self._lines) > _LINES_HELD:
             self._write_lines()
-        self.records += 1
-        if offset is not None:
-            after = offset + entry.heading.nbytes
-            self._list(f'"{entry.number}":{entry.heading.entry}', offset, after)
-            self._pad(after)
+        if offset >= 0:
+            heading = entry.heading
+            after = offset + heading.nbytes
+            self._list(f'"{entry.number}":{heading.entry}', offset, after)
+            if after % ALIGNMENT:
+                self._pad(after)
 
     def _write_lines(self) -> None:
         text = memoryview("".join(self._lines).encode())
@@ -83,14 +85,13 @@ class Segment:
 
     def _pad(self, after: int) -> None:
         left = -after % ALIGNMENT
-        if left:
-            prefix = f'"{FILLER}.{self._fillers}":{{"dtype":"U8","shape":[{left}],"data_offsets":['
-            self._fillers += 1
-            self._list(prefix, after, after + left)
+        prefix = f'"{FILLER}.{self._fillers}":{{"dtype":"U8","shape":[{left}],"data_offsets":['
+        self._fillers += 1
+        self._list(prefix, after, after + left)
 
     def _list(self, prefix: str, begin: int, end: int) -> None:
         self._entries.append((prefix, begin, end))
-        self._header_bound += len(prefix) + 2 * len(str(end)) + 4
+        self._header_bound += len(prefix) + _OFFSETS_BOUND
 
     def header(self) -> bytes:
         """The length and the header text, padded with spaces to its stated length."""
@@ -130,7 +131,7 @@ class Segment:
         if self.header_full:
             return min(self.header_room * 2, _MOST_ROOM)
         generous = self._header_bound * 8 < self.header_room
-        return max(self.header_room // 2, _LEAST_ROOM) if generous else self.header_room
+        return max(self.header_room // 2, LEAST_HEADER_ROOM) if generous else self.header_room
 
 
 def _write_whole(file: int, data: memoryview, at: int) -> None:

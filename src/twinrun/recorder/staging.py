@@ -10,43 +10,36 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 ALIGNMENT = 64
-"""Payloads begin at multiples of this, in the ring and in the segment: one copy fits both."""
+"""Payloads begin at multiples of this, in the ring and in the segment: one write fits both."""
 
-_POPULATE_WRITE = 23  # Linux 5.14: fault pages in without changing them
 _HUGE_PAGES = 14
 _DONT_FORK = 10
+_POPULATE_WRITE = 23  # Linux 5.14: fault pages in without changing them
 _AHEAD = 32 << 20
 _PATIENCE_S = 0.05
 
 
-class Room(NamedTuple):
-    """A reserved range: ``start`` in the ring, ``size`` usable bytes, ``span`` bytes to release."""
-
-    start: int
-    size: int
-    span: int
-
-
 class Staging:
-    """``capacity`` bytes of memory that outlive no one but their owner, a Recorder.
+    """``capacity`` bytes that belong to one Recorder.
 
-    One thread at a time reserves (the recorder's lock); one thread releases (the writer).
+    One thread at a time reserves (under the recorder's lock), one thread releases (the writer).
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity // ALIGNMENT * ALIGNMENT
+        self.largest = self.capacity // 4
+        """The most that one reservation may ask for; longer payloads come in pieces."""
         self._memory = mmap.mmap(-1, self.capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self._memory)
         self._anchor = ctypes.c_char.from_buffer(self._memory)
         self.address = ctypes.addressof(self._anchor)
+        self.reserved = 0
+        """Bytes ever reserved, what was left over at the ring's end included."""
         self._position = 0
-        self._reserved = 0  # bytes ever reserved, waste at the ring's end included
-        self._released = 0  # bytes ever released
+        self._released = 0
         self._populated = 0
         self._top = 0  # the highest position used so far
         self._freed = threading.Event()
@@ -55,53 +48,40 @@ class Staging:
         _advise(self.address, self.capacity, _DONT_FORK)
         self.populate()
 
-    @property
-    def held(self) -> int:
-        """Bytes reserved and not yet released."""
-        return self._reserved - self._released
+    def reserve(self, nbytes: int) -> int:
+        """The start of ``nbytes`` free bytes, rounded up to the alignment; -1 where none are."""
+        size = (nbytes + 63) & -64
+        held = self.reserved - self._released
+        start = self._position if held else 0
+        end = start + size
+        if end > self.capacity:
+            held += self.capacity - start
+            start, end = 0, size
+        if held + size > self.capacity:
+            return -1
+        self.reserved = self._released + held + size
+        self._position = end
+        if end > self._top:
+            self._top = end
+        return start
 
-    @property
-    def largest(self) -> int:
-        """The largest room that one reservation may ask for; longer payloads come in pieces."""
-        return self.capacity // 4
-
-    def reserve(
-        self, size: int, wake: Callable[[], None], alive: Callable[[], bool]
-    ) -> Room | None:
-        """A room of at least ``size`` bytes; waits while the ring is full, None once not alive.
+    def wait_and_reserve(
+        self, nbytes: int, wake: Callable[[], None], alive: Callable[[], bool]
+    ) -> int:
+        """As ``reserve``, waiting while the ring is full; -1 once the writer is not alive.
 
         wake: asks the writer to work; called before each wait.
         """
-        room = self._try(size)
-        while room is None:
+        while (start := self.reserve(nbytes)) < 0 and alive():
             self._freed.clear()
-            room = self._try(size)
-            if room is not None or not alive():
-                return room
             wake()
+            # Released between the attempt and the clear: the short patience finds it.
             self._freed.wait(_PATIENCE_S)
-            room = self._try(size)
-        return room
+        return start
 
-    def _try(self, size: int) -> Room | None:
-        size = -(-size // ALIGNMENT) * ALIGNMENT
-        held = self._reserved - self._released
-        if held == 0:
-            self._position = 0
-        start, waste = self._position, 0
-        if start + size > self.capacity:
-            start, waste = 0, self.capacity - self._position
-        if held + waste + size > self.capacity:
-            return None
-        self._reserved += waste + size
-        self._position = start + size
-        if self._position > self._top:
-            self._top = self._position
-        return Room(start, size, waste + size)
-
-    def release(self, span: int) -> None:
-        """Give back the oldest ``span`` bytes."""
-        self._released += span
+    def release(self, reserved: int) -> None:
+        """Give back everything up to the value that ``reserved`` had after a reservation."""
+        self._released = reserved
         self._freed.set()
 
     def populate(self) -> None:
@@ -110,15 +90,6 @@ class Staging:
         if wanted > self._populated:
             start, self._populated = self._populated, wanted
             _advise(self.address + start, wanted - start, _POPULATE_WRITE)
-
-    def wait_empty(self, timeout_s: float) -> bool:
-        """Wait until everything was released."""
-        deadline = time.monotonic() + timeout_s
-        while self.held and time.monotonic() < deadline:
-            self._freed.clear()
-            if self.held:
-                self._freed.wait(_PATIENCE_S)
-        return self.held == 0
 
     def close(self) -> None:
         """Unmap the memory; no view of it may be in use."""

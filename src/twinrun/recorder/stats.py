@@ -59,9 +59,9 @@ class Moments:
         """Elements that are neither NaN nor infinite."""
         return self.count - self.nans - self.infs
 
-    def result(self) -> dict[str, float | int | str]:
+    def result(self) -> dict[str, float | int]:
         """The statistics as JSON holds them; only counts where no element is finite."""
-        counts: dict[str, float | int | str] = {
+        counts: dict[str, float | int] = {
             "count": self.count,
             "zeros": self.zeros,
             "nans": self.nans,
