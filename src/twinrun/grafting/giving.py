@@ -1,0 +1,162 @@
+"""The sending half: who wants which boxes of what, and values kept for those who have not said yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from twinrun.errors import PeerError
+from twinrun.grafting.ledger import Ledger
+from twinrun.grafting.memory import snapshot
+from twinrun.grafting.message import Message
+from twinrun.grafting.outlet import Buffer
+from twinrun.grafting.point import Point, Rank
+from twinrun.layout.box import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One receiver's standing order for a name, as long as we hold it as announcement ``saw``.
+
+    ``boxes`` is None for the whole value with its extras, empty for nothing at all.
+    """
+
+    receiver: Rank
+    name: str
+    since: tuple[int, int]
+    saw: int
+    number: int
+    boxes: tuple[Box, ...] | None
+
+    @classmethod
+    def read(cls, receiver: Rank, header: dict[str, Any]) -> Want:
+        """A want from a message; PeerError for anything else."""
+        try:
+            boxes = header["boxes"]
+            return cls(
+                receiver,
+                str(header["name"]),
+                (int(header["since"][0]), int(header["since"][1])),
+                int(header["saw"]),
+                int(header["k"]),
+                None
+                if boxes is None
+                else tuple(Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in boxes),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise PeerError(f"{receiver} sent an order that makes no sense: {error!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is given at one point: the tensor (None for a plain value) and what goes with it."""
+
+    point: Point
+    announced: int
+    tensor: torch.Tensor | None
+    value: Any = None
+    extras: Any = None
+    beside: tuple[torch.Tensor, ...] = ()
+    """tensors inside ``value`` and ``extras``, in the order of their numbers"""
+
+    @property
+    def nbytes(self) -> int:
+        held = [t for t in (self.tensor, *self.beside) if t is not None]
+        return sum(t.numel() * t.element_size() for t in held)
+
+    def copied(self) -> Parcel:
+        """The same with tensors of its own."""
+        own = None if self.tensor is None else snapshot(self.tensor)
+        beside = tuple(map(snapshot, self.beside))
+        return Parcel(self.point, self.announced, own, self.value, self.extras, beside)
+
+    def message(self, want: Want) -> Message:
+        """The message that answers ``want``; PeerError for boxes outside the tensor."""
+        header: dict[str, Any] = {"p": list(self.point), "h": self.announced, "k": want.number}
+        if want.boxes is None:
+            header |= {"v": [self.value] if self.tensor is None else None, "x": self.extras}
+            whole = () if self.tensor is None else (self.tensor,)
+            header["b"] = [[str(t.dtype)[6:], list(t.shape)] for t in (*whole, *self.beside)]
+            return Message(header, (*whole, *self.beside))
+        if self.tensor is None:
+            raise PeerError(f"{want.receiver} wants boxes of {self.point}, which is no tensor")
+        return Message(header, [_view(self.tensor, box, want) for box in want.boxes])
+
+
+def _view(tensor: torch.Tensor, box: Box, want: Want) -> torch.Tensor:
+    shape = tuple(tensor.shape)
+    if box == Box.whole(shape):
+        return tensor
+    if len(box.stops) != len(shape) or not Box.whole(shape).contains(box):
+        raise PeerError(f"{want.receiver} wants {box} of {want.name}, whose shape is {list(shape)}")
+    return tensor[box.slices]
+
+
+@dataclass
+class Kept:
+    """A parcel that waits for ranks that have not said whether they want it."""
+
+    parcel: Parcel
+    done: set[Rank] = field(default_factory=set)
+    taken: int = 0
+
+
+class Shelf:
+    """Kept parcels and standing orders. Callers hold the exchange's lock."""
+
+    def __init__(self, buffer: Buffer, ledger: Ledger) -> None:
+        self._buffer = buffer
+        self._ledger = ledger
+        self._wants: dict[tuple[str, int], dict[Rank, Want]] = {}
+        self.kept: list[Kept] = []
+
+    def orders(self, parcel: Parcel) -> dict[Rank, Want]:
+        """Who has said what it wants of this parcel."""
+        held = self._wants.get((parcel.point.name, parcel.announced), {})
+        return {rank: want for rank, want in held.items() if want.since <= parcel.point.at}
+
+    def order(self, want: Want) -> list[Parcel]:
+        """Note an order; the kept parcels that it is for, each to be sent once."""
+        self._wants.setdefault((want.name, want.saw), {})[want.receiver] = want
+        found = []
+        for kept in self.kept:
+            parcel = kept.parcel
+            if (parcel.point.name, parcel.announced) == (want.name, want.saw):
+                if want.receiver in kept.done:
+                    continue
+                kept.done.add(want.receiver)
+                if parcel.point.at >= want.since and want.boxes != ():
+                    kept.taken += 1
+                    found.append(parcel)
+        return found
+
+    def keep(self, parcel: Parcel, done: Sequence[Rank]) -> None:
+        """Hold a copy for every rank that is not ``done``; its bytes are in the buffer already."""
+        self.kept.append(Kept(parcel.copied(), set(done), len(done)))
+
+    def sweep(self, receivers: Sequence[Rank] | None) -> None:
+        """Drop what every one of ``receivers`` has taken or will never want (None: not all are known)."""
+        if receivers is None:
+            return
+        left = []
+        for kept in self.kept:
+            if any(
+                r not in kept.done and not self._ledger.absent(r, kept.parcel.point)
+                for r in receivers
+            ):
+                left.append(kept)
+            else:
+                self._buffer.free(kept.parcel.nbytes)
+        self.kept = left
+
+    def evict(self) -> Point | None:
+        """Drop the oldest parcel that somebody has taken; its point, or None where there is none."""
+        for at, kept in enumerate(self.kept):
+            if kept.taken:
+                del self.kept[at]
+                self._buffer.free(kept.parcel.nbytes)
+                return kept.parcel.point
+        return None

@@ -1,0 +1,103 @@
+"""The reading end of a pipe: frames, and payload bytes straight to where they belong."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+
+from twinrun.errors import PeerError
+from twinrun.grafting.memory import BLOCK_ELEMENTS, blocks
+from twinrun.grafting.outlet import Pipe
+from twinrun.grafting.patience import Patience
+from twinrun.grafting.wire import PREFIX, Header, decode_header, decode_prefix
+
+
+class Inlet:
+    """Receives messages from one peer, called ``who``; used by one thread at a time.
+
+    ``check`` raises when the peer has gone. A message that has begun must keep moving: PeerError
+    after ``timeout_s`` without a byte.
+    """
+
+    def __init__(self, pipe: Pipe, who: str, check: Callable[[], None], timeout_s: float) -> None:
+        self.pipe = pipe
+        self.who = who
+        self._check = check
+        self._timeout_s = timeout_s
+        self._prefix = torch.empty(PREFIX.size, dtype=torch.uint8)
+        self._prefix_address = self._prefix.data_ptr()
+        self._scratch: torch.Tensor | None = None
+        self.left = 0
+
+    def poll(self) -> Header | None:
+        """The header of the next message, or None while none has begun to arrive.
+
+        ``left`` is then the size of its payload, which must be read before the next poll.
+        """
+        if self.left:
+            raise PeerError(f"{self.who} sent a message that was not read to its end")
+        begun = self.pipe.read(self._prefix_address, PREFIX.size)
+        if not begun:
+            return None
+        self._read(self._prefix_address + begun, PREFIX.size - begun)
+        prefix = ctypes.string_at(self._prefix_address, PREFIX.size)
+        header_bytes, payload_bytes = decode_prefix(prefix, self.who)
+        text = torch.empty(header_bytes, dtype=torch.uint8)
+        self._read(text.data_ptr(), header_bytes)
+        header = decode_header(ctypes.string_at(text.data_ptr(), header_bytes), self.who)
+        self.left = payload_bytes
+        return header
+
+    def read(self, address: int, nbytes: int) -> None:
+        """The next ``nbytes`` of the payload, to ``address``."""
+        if nbytes > self.left:
+            raise PeerError(
+                f"{self.who} sent fewer bytes than its message needs",
+                seen=f"{self.left} bytes left",
+                expected=f"{nbytes} bytes",
+            )
+        self._read(address, nbytes)
+        self.left -= nbytes
+
+    def read_all(self) -> torch.Tensor:
+        """The whole payload as bytes, in memory of its own."""
+        whole = torch.empty(self.left, dtype=torch.uint8)
+        self.read(whole.data_ptr(), self.left)
+        return whole
+
+    def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
+        """The next elements, sent as ``dtype``, into the host view ``into`` (cast, or added to it)."""
+        if into.numel() == 0:
+            return
+        if dtype == into.dtype and not add and into.is_contiguous():
+            self.read(into.data_ptr(), into.numel() * into.element_size())
+            return
+        scratch = self._typed_scratch(dtype)
+        for index, count in blocks(tuple(into.shape)):
+            part = into[index]
+            self.read(scratch.data_ptr(), count * scratch.element_size())
+            arrived = scratch[:count].view(part.shape)
+            part.add_(arrived) if add else part.copy_(arrived)
+
+    def close(self) -> None:
+        """Close the pipe."""
+        self.pipe.close()
+
+    def _typed_scratch(self, dtype: torch.dtype) -> torch.Tensor:
+        if self._scratch is None or self._scratch.dtype != dtype:
+            self._scratch = torch.empty(BLOCK_ELEMENTS, dtype=dtype)
+        return self._scratch
+
+    def _read(self, address: int, nbytes: int) -> None:
+        patience = Patience(self._timeout_s, self._check)
+        while nbytes:
+            count = self.pipe.read(address, nbytes)
+            if count:
+                address, nbytes = address + count, nbytes - count
+                patience.progress()
+            elif not patience.pause():
+                raise PeerError(
+                    f"{self.who} stopped in the middle of a message for {self._timeout_s:g} s"
+                )

@@ -1,0 +1,48 @@
+"""One graft message: its header, and the tensors whose bytes follow it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from twinrun.grafting.memory import Run, memmove, runs
+from twinrun.grafting.wire import encode
+
+
+class Message:
+    """A frame to be written: ``header`` and host tensors, read only while they are written."""
+
+    def __init__(self, header: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> None:
+        self.tensors = tuple(tensors)
+        payload = sum(t.numel() * t.element_size() for t in self.tensors)
+        self._head = encode(header, payload)
+        self.nbytes = len(self._head) + payload
+
+    def runs(self) -> Iterator[Run]:
+        """All of its bytes in order, as runs of memory."""
+        yield _address(self._head), len(self._head), self._head
+        for tensor in self.tensors:
+            yield from runs(tensor)
+
+
+class Staged:
+    """What is left of a message, copied, so that its tensors may change."""
+
+    def __init__(self, nbytes: int, rest: Iterator[Run]) -> None:
+        self.nbytes = nbytes
+        self._bytes = torch.empty(nbytes, dtype=torch.uint8)
+        address = self._bytes.data_ptr()
+        for source, count, _keep in rest:
+            memmove(address, source, count)
+            address += count
+
+    def runs(self) -> Iterator[Run]:
+        yield self._bytes.data_ptr(), self.nbytes, self._bytes
+
+
+def _address(text: bytes) -> int:
+    address = ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
+    return address if address is not None else 0

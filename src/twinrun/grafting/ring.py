@@ -1,0 +1,112 @@
+"""A byte pipe between two processes of one host: a ring in a memfd that vanishes with its last user."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+from typing import Final
+
+from twinrun.errors import PeerError
+from twinrun.grafting.memory import memmove
+
+HEADER_BYTES: Final = 4096
+CAPACITY: Final = 2 << 20
+STRIDE: Final = 512 << 10
+"""Bytes copied between two updates of a counter, so that both sides copy at the same time."""
+
+_HEAD, _TAIL = 0, 16  # in 8-byte words: two cache lines apart from each other
+_F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
+_SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1, 2, 4
+_SEALS = _SEAL_SEAL | _SEAL_SHRINK | _SEAL_GROW
+
+
+class Ring:
+    """One direction of bytes from one writer to one reader; each end is used by one thread at a time.
+
+    The counters only grow: ``head`` bytes were written, ``tail`` bytes were read. Needs a processor
+    that keeps the order of stores (x86-64); ``supported()`` says so.
+    """
+
+    kind = "shared memory"
+
+    def __init__(self, fd: int, capacity: int) -> None:
+        self.fd = fd
+        self.capacity = capacity
+        self._map = mmap.mmap(fd, HEADER_BYTES + capacity)
+        self._view = memoryview(self._map)
+        self._words = self._view[:HEADER_BYTES].cast("Q")
+        self._anchor = ctypes.c_char.from_buffer(self._map)
+        self._base = ctypes.addressof(self._anchor) + HEADER_BYTES
+
+    @classmethod
+    def create(cls, capacity: int = CAPACITY) -> Ring:
+        """A new ring; hand ``fd`` to the reader over a Unix socket."""
+        fd = os.memfd_create("twinrun-graft", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, HEADER_BYTES + capacity)
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
+        return cls(fd, capacity)
+
+    @classmethod
+    def open(cls, fd: int) -> Ring:
+        """The ring behind a descriptor that a peer sent; PeerError unless its size is sealed.
+
+        Takes ownership of ``fd``. Without the seal a peer could shrink the file under our feet.
+        """
+        try:
+            sealed = fcntl.fcntl(fd, _F_GET_SEALS) & _SEALS == _SEALS
+            capacity = os.fstat(fd).st_size - HEADER_BYTES
+        except OSError as error:
+            os.close(fd)
+            raise PeerError(f"a peer sent a descriptor that is no ring: {error}") from None
+        if not sealed or capacity <= 0:
+            os.close(fd)
+            raise PeerError("a peer sent a descriptor that is no sealed ring")
+        return cls(fd, capacity)
+
+    def _ahead(self) -> int:
+        """Bytes written and not read yet."""
+        ahead = self._words[_HEAD] - self._words[_TAIL]
+        if not 0 <= ahead <= self.capacity:
+            raise PeerError("the counters of a shared ring make no sense; the peer is broken")
+        return ahead
+
+    def write(self, address: int, nbytes: int) -> int:
+        """Copy up to ``nbytes`` from ``address`` into the ring; how many went in (0: it is full)."""
+        head = self._words[_HEAD]
+        at = head % self.capacity
+        count = min(nbytes, self.capacity - self._ahead(), self.capacity - at, STRIDE)
+        if count:
+            memmove(self._base + at, address, count)
+            self._words[_HEAD] = head + count
+        return count
+
+    def read(self, address: int, nbytes: int) -> int:
+        """Copy up to ``nbytes`` out of the ring to ``address``; how many came (0: it is empty)."""
+        tail = self._words[_TAIL]
+        at = tail % self.capacity
+        count = min(nbytes, self._ahead(), self.capacity - at, STRIDE)
+        if count:
+            memmove(address, self._base + at, count)
+            self._words[_TAIL] = tail + count
+        return count
+
+    def close(self) -> None:
+        """Unmap and close this end; what the other end still maps stays readable to it."""
+        if self.fd < 0:
+            return
+        os.close(self.fd)
+        self.fd = -1
+        self._words.release()
+        self._view.release()
+        del self._anchor
+        # A copy that runs in another thread may still use the mapping; it goes with the object then.
+
+
+def supported() -> str | None:
+    """None where rings work, else the reason why they do not."""
+    machine = os.uname().machine
+    if machine not in ("x86_64", "AMD64"):
+        return f"shared rings need x86-64, this is {machine}"
+    return None if hasattr(os, "memfd_create") else "this system has no memfd_create"

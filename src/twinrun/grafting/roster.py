@@ -1,0 +1,363 @@
+"""The other processes of a graft: greeting them, their control connections, their coming and going."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from twinrun import __version__
+from twinrun.errors import PeerError, TwinrunError
+from twinrun.grafting.endpoint import Endpoint, connect, rings
+from twinrun.grafting.inlet import Inlet
+from twinrun.grafting.link import Link, check_token, receive_one, same_user
+from twinrun.grafting.meeting import Meeting
+from twinrun.grafting.outlet import Buffer, Outlet, Pipe
+from twinrun.grafting.point import OTHER, ROLES, Rank
+from twinrun.grafting.ring import Ring
+from twinrun.grafting.settings import Settings, difference
+from twinrun.grafting.stream import Stream
+from twinrun.grafting.wire import Header
+from twinrun.grafting.wire import field as read
+
+_GREETING_S = 15.0
+_JOIN_S = 12.0
+_SETTLE_S = 0.1
+"""How long after a peer's death its last bytes may still be on their way."""
+
+
+@dataclass
+class Peer:
+    """One other process: its control connection and the two pipes."""
+
+    rank: Rank
+    record: Header
+    link: Link
+    local: bool
+    inlet: Inlet | None = None
+    outlet: Outlet | None = None
+    passed: int = -1
+    """the step that its pipe to us has reached"""
+    asked: int = 0
+    """orders that we sent it"""
+    answered: int = 0
+    """of those, the ones it had served when its pipe reached ``passed``"""
+    served: int = 0
+    """orders of its own that we have served"""
+    gone_at: float = 0.0
+    goodbye: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Listener(Protocol):
+    """Who hears what the roster learns; called on its threads."""
+
+    def joined(self, peer: Peer) -> None: ...
+
+    def heard(self, peer: Peer, header: Header) -> None: ...
+
+    def left(self, peer: Peer) -> None: ...
+
+    def missed(self, rank: Rank) -> None: ...
+
+    def failed(self, error: TwinrunError) -> None: ...
+
+    def alive(self) -> None: ...
+
+
+class Roster:
+    """All peers of this process. Two daemon threads: one joins the meeting, one serves connections."""
+
+    def __init__(self, settings: Settings, me: Rank, world: int, listener: Listener) -> None:
+        self.settings = settings
+        self.me = me
+        self.worlds = {me.role: world}
+        self.peers: dict[Rank, Peer] = {}
+        self.left_early: set[Rank] = set()
+        self.buffer = Buffer(settings.buffer_bytes)
+        self._listener = listener
+        self._closed = False
+        self._selector = selectors.DefaultSelector()
+        self._record: Header = {}
+        self._token = ""
+        self._endpoint: Endpoint | None = None
+        self._meeting: Meeting | None = None
+        self._adopting = threading.Lock()
+        self._joining = threading.Thread(
+            target=self._join, name="twinrun-graft-meeting", daemon=True
+        )
+        announced = {"baseline": settings.baseline_ranks, "target": settings.target_ranks}
+        self.announced = {role: count for role, count in announced.items() if count is not None}
+
+    def start(self) -> None:
+        """Begin to join; returns at once."""
+        self._joining.start()
+
+    def world(self, role: str) -> int | None:
+        """How many ranks a job has, once it is known."""
+        return self.worlds.get(role) or self.announced.get(role)
+
+    def others(self, role: str) -> list[Peer]:
+        """The peers of one job that have joined."""
+        return [peer for rank, peer in list(self.peers.items()) if rank.role == role]
+
+    @property
+    def serves(self) -> bool:
+        """Whether the meeting ends when this process does."""
+        return self._meeting is not None and self._meeting.serves
+
+    def missing(self, role: str) -> str:
+        """Which ranks of a job have not come, in words; "" when all have."""
+        world = self.world(role)
+        if world is None:
+            return f"no {role} rank has come to {self.settings.address}"
+        came = {*self.peers, *self.left_early, self.me}
+        absent = [r for r in range(world) if Rank(role, r) not in came]
+        named = f"{role} rank{'s' if len(absent) != 1 else ''} {', '.join(map(str, absent))}"
+        return (
+            f"{named} of {world} {'have' if len(absent) != 1 else 'has'} not come" if absent else ""
+        )
+
+    def tell(self, peer: Peer, header: Header) -> None:
+        """Send a control message; one that cannot be sent means that the peer is going."""
+        if not peer.gone_at:
+            with contextlib.suppress(PeerError):
+                peer.link.send(header)
+
+    def tell_all(self, header: Header) -> None:
+        """Send a control message to every peer."""
+        for peer in list(self.peers.values()):
+            self.tell(peer, header)
+
+    def outlet(self, peer: Peer) -> Outlet:
+        """The pipe to a peer, opened on first use."""
+        with peer.lock:
+            if peer.outlet is None:
+                peer.outlet = Outlet(
+                    lambda: self._open_pipe(peer),
+                    self.buffer,
+                    lambda: self.check(peer),
+                    self.settings.timeout_s,
+                )
+            return peer.outlet
+
+    def check(self, peer: Peer) -> None:
+        """PeerError once ``peer`` has gone or the graft has ended."""
+        self._listener.alive()
+        if peer.gone_at and time.monotonic() - peer.gone_at > _SETTLE_S:
+            raise PeerError(f"{peer.rank} {peer.goodbye or 'died'}")
+
+    def close(self, goodbye: str) -> None:
+        """Say goodbye and close every connection."""
+        self.tell_all({"t": "bye", "why": goodbye})
+        self._closed = True
+        # A thread that the interpreter's end catches inside the store's C++ would abort the process.
+        if self._joining is not threading.current_thread():
+            self._joining.join(_JOIN_S)
+        for peer in list(self.peers.values()):
+            peer.link.close()
+            if peer.outlet is not None:
+                peer.outlet.close()
+        if self._endpoint is not None:
+            self._endpoint.close()
+
+    # --- joining ---------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        try:
+            self._meeting = Meeting.open(self.settings, self._listener.alive)
+            self._token = self._meeting.token
+            self._endpoint = Endpoint.open(self.settings.host, self.settings.port)
+            self._record = {
+                "t": "hello",
+                "role": self.me.role,
+                "rank": self.me.rank,
+                "world": self.worlds[self.me.role],
+                "settings": self.settings.compared(),
+                "twinrun": __version__,
+                **self._endpoint.record,
+            }
+            for listening in (self._endpoint.local, self._endpoint.remote):
+                self._selector.register(listening, selectors.EVENT_READ, None)
+            threading.Thread(target=self._serve, name="twinrun-graft", daemon=True).start()
+            for record in self._meeting.join(self._record):
+                self._approach(record)
+        except TwinrunError as error:
+            self._listener.failed(error)
+        except (OSError, RuntimeError, ValueError) as error:
+            if not self._closed:
+                self._listener.failed(
+                    PeerError(f"the meeting at {self.settings.address} broke: {error}")
+                )
+
+    def _approach(self, record: Header) -> None:
+        try:
+            rank = self._check_record(record)
+        except PeerError as error:
+            self._refuse(record, error)
+            raise
+        try:
+            connected, local = connect(record, self._record, str(rank))
+        except PeerError:
+            self.left_early.add(rank)
+            self._listener.missed(rank)
+            return
+        link = Link(connected, str(rank))
+        link.send({**self._record, "token": self._token})
+        answer = receive_one(link, _GREETING_S)
+        if answer.get("t") == "refuse":
+            raise PeerError(f"{rank} refuses: {read(answer, 'why', str)}")
+        check_token(answer, self._token, str(rank))
+        self._adopt(Peer(rank, answer, link, local))
+
+    def _refuse(self, record: Header, error: PeerError) -> None:
+        """Tell one who came before why the two cannot take part in one graft."""
+        with contextlib.suppress(PeerError, OSError):
+            connected, _ = connect(record, self._record, "an earlier visitor")
+            link = Link(connected, "an earlier visitor")
+            link.send({"t": "refuse", "why": str(error), "token": self._token})
+            link.close()
+
+    def _check_record(self, record: Header) -> Rank:
+        """The rank behind a greeting; PeerError when the two cannot take part in one graft."""
+        role, number = read(record, "role", str), read(record, "rank", int)
+        world = read(record, "world", int)
+        rank = Rank(role, number)
+        if role not in ROLES or not 0 <= number < world:
+            raise PeerError(f"{rank} of {world} makes no sense")
+        if rank == self.me or rank in self.peers:
+            raise PeerError(
+                f"two processes claim to be {rank}",
+                do=f"start one job as --graft-role {role} and the other as {OTHER[role]}, "
+                "and only one program in each",
+            )
+        if self.worlds.setdefault(role, world) != world:
+            raise PeerError(
+                f"{rank} counts {world} ranks on its side, others count {self.worlds[role]}"
+            )
+        if self.announced.get(role, world) != world:
+            raise PeerError(
+                f"the {role} has {world} ranks, but {self.announced[role]} were announced",
+                do=f"give --graft-{role}-ranks {world}",
+            )
+        differs = difference(
+            self.settings.compared(), read(record, "settings", dict), str(self.me), str(rank)
+        )
+        if differs:
+            raise PeerError(
+                "the two sides were started with other settings",
+                seen=differs,
+                do="give both the same",
+            )
+        return rank
+
+    def _adopt(self, peer: Peer) -> None:
+        with self._adopting:
+            if peer.rank in self.peers:
+                raise PeerError(f"two processes claim to be {peer.rank}")
+            peer.link.trusted = True
+            self._listener.joined(peer)
+        self._selector.register(peer.link.socket, selectors.EVENT_READ, peer)
+
+    # --- serving ---------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while self._open():
+            try:
+                for key, _ in self._selector.select(0.5):
+                    self._ready(key.fileobj, key.data)
+            except (OSError, ValueError, KeyError):
+                if not self._open():
+                    return
+            except TwinrunError as error:
+                self._listener.failed(error)
+
+    def _open(self) -> bool:
+        return not self._closed
+
+    def _ready(self, ready: Any, who: Any) -> None:
+        if who is None:
+            connected, _ = ready.accept()
+            if ready.family == socket.AF_UNIX and not same_user(connected):
+                connected.close()
+                return
+            threading.Thread(target=self._greet, args=(connected,), daemon=True).start()
+            return
+        try:
+            frames = who.link.receive()
+            for frame in frames or ():
+                self._dispatch(who, frame)
+        except TwinrunError as error:
+            self._drop(who, f"sent something wrong ({error.summary})")
+            return
+        if frames is None:
+            self._drop(who, "died")
+
+    def _drop(self, peer: Peer, why: str) -> None:
+        self._selector.unregister(peer.link.socket)
+        peer.goodbye = peer.goodbye if peer.goodbye is not None else why
+        peer.gone_at = time.monotonic()
+        self._listener.left(peer)
+
+    def _greet(self, connected: socket.socket) -> None:
+        """Hear what a stranger wants; one that does not know the token learns nothing."""
+        link = Link(connected, "a stranger")
+        try:
+            greeting = receive_one(link, _GREETING_S)
+            check_token(greeting, self._token, "a stranger")
+        except (TwinrunError, OSError):
+            link.close()
+            return
+        try:
+            if greeting.get("t") == "pipe":
+                self._accept_stream(link, greeting)
+                return
+            if greeting.get("t") == "refuse":
+                raise PeerError(f"a later visitor refuses: {read(greeting, 'why', str)}")
+            rank = self._check_record(greeting)
+        except TwinrunError as error:
+            with contextlib.suppress(PeerError):
+                link.send({"t": "refuse", "why": str(error)})
+            link.close()
+            self._listener.failed(error)
+            return
+        link.who = str(rank)
+        link.send({**self._record, "token": self._token})
+        self._adopt(Peer(rank, greeting, link, connected.family == socket.AF_UNIX))
+
+    def _accept_stream(self, link: Link, greeting: Header) -> None:
+        peer = self.peers.get(Rank(read(greeting, "role", str), read(greeting, "rank", int)))
+        if peer is None or peer.inlet is not None:
+            raise PeerError("a data connection came from nobody that is known")
+        link.send({"t": "ok"})
+        self._set_inlet(peer, Stream(link.socket))
+
+    def _open_pipe(self, peer: Peer) -> Pipe:
+        if rings(peer.local) is None:
+            ring = Ring.create()
+            peer.link.send({"t": "ring"}, ring.fd)
+            return ring
+        connected, _ = connect(peer.record, {**self._record, "host": ""}, str(peer.rank))
+        link = Link(connected, str(peer.rank))
+        link.send({"t": "pipe", "role": self.me.role, "rank": self.me.rank, "token": self._token})
+        receive_one(link, _GREETING_S)
+        return Stream(connected)
+
+    def _set_inlet(self, peer: Peer, pipe: Pipe) -> None:
+        peer.inlet = Inlet(pipe, str(peer.rank), lambda: self.check(peer), self.settings.timeout_s)
+
+    def _dispatch(self, peer: Peer, header: Header) -> None:
+        kind = header.get("t")
+        if kind == "ring":
+            if peer.inlet is not None:
+                raise PeerError(f"{peer.rank} opened a second ring")
+            self._set_inlet(peer, Ring.open(peer.link.take_fd()))
+        elif kind == "bye":
+            peer.goodbye = read(header, "why", str)
+            self._listener.heard(peer, header)
+        else:
+            self._listener.heard(peer, header)

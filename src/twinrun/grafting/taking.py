@@ -1,0 +1,168 @@
+"""The receiving half: messages set aside, and boxes put together to one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import torch
+
+from twinrun.errors import PeerError
+from twinrun.grafting.inlet import Inlet
+from twinrun.grafting.memory import blocks, fill
+from twinrun.grafting.plan import Part, Plan
+from twinrun.grafting.point import Point, Rank
+from twinrun.grafting.values import decode_value
+from twinrun.grafting.wire import Header
+from twinrun.recorder.dtypes import BY_NAME
+
+_SUMS = {
+    torch.float64: torch.float64,
+    torch.complex64: torch.complex64,
+    torch.complex128: torch.complex128,
+}
+
+
+class Payload(Protocol):
+    """Bytes of one message, read in order."""
+
+    @property
+    def left(self) -> int: ...
+
+    def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None: ...
+
+
+@dataclass
+class Aside:
+    """A message that arrived before its point was reached, in memory of its own."""
+
+    header: Header
+    data: torch.Tensor
+    at: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.data.numel() - self.at
+
+    def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
+        """As ``Inlet.read_tensor``, from the copy."""
+        nbytes = into.numel() * dtype.itemsize
+        part = self.data[self.at : self.at + nbytes]
+        if part.numel() != nbytes:
+            raise PeerError("a message is shorter than its boxes")
+        self.at += nbytes
+        if self.at % dtype.itemsize or part.data_ptr() % dtype.itemsize:
+            part = part.clone()
+        arrived = part.view(dtype).view(into.shape)
+        if not add:
+            fill(into, arrived)
+            return
+        for index, _ in blocks(tuple(into.shape)):
+            into[index].add_(arrived[index])
+
+
+class Stash:
+    """Messages of points that this rank has not reached, at most ``limit_bytes`` of them."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._held: dict[tuple[Rank, Point], Aside] = {}
+        self._bytes = 0
+
+    def put(self, sender: Rank, point: Point, header: Header, inlet: Inlet) -> None:
+        """Read the message that ``inlet`` is at and keep it; PeerError beyond the limit."""
+        self._bytes += inlet.left
+        if self._bytes > self._limit_bytes and self._held:
+            raise PeerError(
+                f"{sender} is {self._bytes >> 20} MiB ahead of this rank, more than --graft-buffer allows",
+                seen=f"{point} came while {len(self._held)} messages wait for their points",
+                do="raise --graft-buffer, or bring the two programs' orders closer together",
+            )
+        self._held[sender, point] = Aside(header, inlet.read_all())
+
+    def take(self, sender: Rank, point: Point) -> Aside | None:
+        """The message of ``point``, if it is here."""
+        found = self._held.pop((sender, point), None)
+        if found is not None:
+            self._bytes -= found.data.numel()
+        return found
+
+    def drop_before(self, point: Point) -> list[Point]:
+        """Forget what can no longer be wanted: earlier occurrences of this name, earlier steps."""
+        late = [
+            key
+            for key in self._held
+            if key[1].step < point.step or (key[1].name == point.name and key[1].at < point.at)
+        ]
+        for key in late:
+            self._bytes -= self._held.pop(key).data.numel()
+        return [dropped for _, dropped in late]
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+class Assembly:
+    """One receiver's own tensor in the making; the caller's tensor is not touched."""
+
+    def __init__(self, plan: Plan, shape: Sequence[int], dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        made_in = _SUMS.get(dtype, torch.float32 if dtype.is_floating_point else torch.int64)
+        self._tensor = torch.empty(tuple(shape), dtype=made_in if plan.sums else dtype)
+        for box in plan.zeros:
+            self._tensor[box.slices].zero_()
+
+    def put(self, parts: Sequence[Part], payload: Payload, dtype: torch.dtype) -> None:
+        """Read the boxes of one sender into their places."""
+        for part in parts:
+            payload.read_tensor(self._tensor[part.wanted.slices], dtype, add=part.add)
+
+    def finish(self) -> torch.Tensor:
+        """The tensor, in the receiver's dtype; the caller owns it."""
+        if self._tensor.dtype == self._dtype:
+            return self._tensor
+        out = torch.empty(self._tensor.shape, dtype=self._dtype)
+        fill(out, self._tensor)
+        return out
+
+
+def castable(source: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether a value of one dtype may stand in for the other: real for real, integers exactly alike."""
+    if source == wanted:
+        return True
+    return all(d.is_floating_point for d in (source, wanted)) or all(
+        d.is_complex for d in (source, wanted)
+    )
+
+
+def read_whole(header: Header, payload: Payload, who: str) -> tuple[torch.Tensor | None, Any, Any]:
+    """(tensor or None, plain value, extras) of a message that carries a whole value."""
+    specs = header.get("b")
+    if not isinstance(specs, list):
+        raise PeerError(f"{who} sent a whole value without its tensors' shapes")
+    tensors = [_read_blob(spec, payload, who) for spec in specs]
+    plain = isinstance(header.get("v"), list)
+    beside = tensors if plain else tensors[1:]
+    value = decode_value(header["v"][0], beside, who) if plain else None
+    return (
+        (None if plain else tensors[0] if tensors else None),
+        value,
+        decode_value(header.get("x"), beside, who),
+    )
+
+
+def _read_blob(spec: Any, payload: Payload, who: str) -> torch.Tensor:
+    try:
+        name, shape = spec
+        dtype = BY_NAME[name]
+        if prod(int(n) for n in shape) * dtype.itemsize > payload.left:
+            raise ValueError("it is larger than the message")
+        made = torch.empty([int(n) for n in shape], dtype=dtype)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise PeerError(
+            f"{who} sent a tensor that makes no sense: {error}", seen=repr(spec)[:80]
+        ) from None
+    payload.read_tensor(made, dtype)
+    return made
