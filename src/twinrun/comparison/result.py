@@ -23,6 +23,7 @@ VERDICTS: tuple[Verdict, ...] = (
 AGREEING: frozenset[Verdict] = frozenset(("equal", "close", "healed", "allowed"))
 
 Overall = Literal["agree", "differ", "undecided", "unreadable", "nothing"]
+FloorKind = Literal["exact", "first-order", "measured", "set"]
 SideName = Literal["baseline", "target"]
 
 
@@ -110,7 +111,7 @@ class Floor:
     l2: float
     worst: float
     k: float
-    kind: Literal["exact", "first-order", "measured", "set"]
+    kind: FloorKind
     why: str
 
 

@@ -54,6 +54,7 @@ def careful_part(a: torch.Tensor, b: torch.Tensor, cols: int, exponent: int) -> 
     part.differing = int(apart.sum())
     part.nan = (int((nan_a & ~nan_b).sum()), int((nan_b & ~nan_a).sum()))
     part.inf = (int((loose & torch.isinf(a)).sum()), int((loose & torch.isinf(b)).sum()))
+    part.nans = (int(nan_a.sum()), int(nan_b.sum()))
     part.nonfinite = (int((~fine_a).sum()), int((~fine_b).sum()))
     return part
 

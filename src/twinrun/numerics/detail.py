@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from twinrun.numerics.meter import CHUNK, Slices, row_length
 from twinrun.numerics.tally import Peak, Spot, item, unravel
 from twinrun.numerics.ulp import BOUNDS, BUCKETS, bucket_counts, ulp_type
 
+# Rows smaller than this share of a typical one are measured against that share.
+TYPICAL_SHARE = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Detail:
@@ -19,8 +23,9 @@ class Detail:
 
     ``max_relative`` is the largest ``|a-b| / max(|a|, |b|)``. ``ulp`` counts elements by distance in
     units in the last place of the coarser dtype: (upper bound, elements), bounds 0, 1, 2, 4, ...;
-    None for exact and packed types. ``worst_own`` is the largest ``|a-b|`` over the larger of the
-    row's RMS and the element itself.
+    None for exact and packed types. ``worst_own`` is the largest ``|a-b|`` over the largest of the
+    row's RMS, the element itself, and a tenth of a typical row: an element is rounded relative to
+    its own size, and a row that nearly cancels carries the rounding of the terms that made it.
     """
 
     max_relative: Spot | None
@@ -44,12 +49,30 @@ def worst_own(slices: Slices, shape: tuple[int, ...], a: torch.dtype, b: torch.d
     return walk.worst_own
 
 
+class _Typical:
+    """The geometric mean of the rows' RMS so far: a few huge or vanishing rows hardly move it."""
+
+    def __init__(self) -> None:
+        self._logs = 0.0
+        self._rows = 0
+
+    def add(self, scale: torch.Tensor) -> None:
+        kept = scale[scale > 0]
+        self._logs += float(kept.log().sum())
+        self._rows += kept.numel()
+
+    @property
+    def value(self) -> float:
+        return math.exp(self._logs / self._rows) if self._rows else 0.0
+
+
 class _Walk:
     def __init__(
         self, shape: tuple[int, ...], a: torch.dtype, b: torch.dtype, everything: bool = True
     ) -> None:
         self.worst_own = 0.0
         self._everything = everything
+        self._typical = _Typical()
         self._relative = Peak()
         self._counts = torch.zeros(BUCKETS, dtype=torch.int64)
         self._units = ulp_type(a, b)
@@ -106,8 +129,10 @@ class _Walk:
         cols: int,
     ) -> None:
         norms = (torch.linalg.vector_norm(side.view(-1, cols), dim=-1) for side in (one, two))
-        scale = torch.maximum(*norms).div_(cols**0.5).unsqueeze(1)
-        ratio = apart.view(-1, cols) / torch.maximum(scale, own.view(-1, cols))
+        scale = torch.maximum(*norms).div_(cols**0.5)
+        self._typical.add(scale)
+        scale.clamp_(min=TYPICAL_SHARE * self._typical.value)
+        ratio = apart.view(-1, cols) / torch.maximum(scale.unsqueeze(1), own.view(-1, cols))
         self.worst_own = max(self.worst_own, float(ratio.nan_to_num_(nan=0.0).max()))
 
 

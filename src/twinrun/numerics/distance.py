@@ -17,7 +17,8 @@ class Distance:
 
     Counts are of elements. Sums run over the elements that are finite on both sides, or equal.
     ``relative_l2`` is ``|a-b| / max(|a|, |b|)``, 0 where both norms are. ``worst`` is the largest
-    ``|a-b|`` over the RMS of its row (`meter.row_length`). ``nan`` and ``inf`` count (a only, b only); ``nonfinite`` all on each side.
+    ``|a-b|`` over the RMS of its row (`meter.row_length`). ``nan`` and ``inf`` count (a only, b only); ``nonfinite`` all on each side,
+    ``nans`` the NaNs among them.
     """
 
     elements: int
@@ -31,6 +32,7 @@ class Distance:
     nan: tuple[int, int]
     inf: tuple[int, int]
     nonfinite: tuple[int, int]
+    nans: tuple[int, int]
 
     @property
     def one_sided(self) -> bool:
@@ -83,6 +85,7 @@ def _summarise(meter: Meter) -> Distance:
         nan=(total.nan_a, total.nan_b),
         inf=(total.inf_a, total.inf_b),
         nonfinite=(total.nonfinite_a, total.nonfinite_b),
+        nans=(total.nans_a, total.nans_b),
     )
 
 

@@ -37,6 +37,7 @@ class Part:
     nan: tuple[int, int] = (0, 0)
     inf: tuple[int, int] = (0, 0)
     nonfinite: tuple[int, int] = (0, 0)
+    nans: tuple[int, int] = (0, 0)
     largest: float = 0.0  # largest finite magnitude; filled by the careful path only
 
 
@@ -55,6 +56,8 @@ class Tally:
     inf_b: int = 0
     nonfinite_a: int = 0
     nonfinite_b: int = 0
+    nans_a: int = 0
+    nans_b: int = 0
     largest: float = 0.0
 
     def add(self, part: Part) -> None:
@@ -70,6 +73,8 @@ class Tally:
         self.inf_b += part.inf[1]
         self.nonfinite_a += part.nonfinite[0]
         self.nonfinite_b += part.nonfinite[1]
+        self.nans_a += part.nans[0]
+        self.nans_b += part.nans[1]
         self.largest = max(self.largest, part.largest)
 
 

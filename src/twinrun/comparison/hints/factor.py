@@ -1,0 +1,38 @@
+"""A constant factor: a scale forgotten, a sum reduced twice, a sign."""
+
+from __future__ import annotations
+
+import math
+
+from twinrun.comparison.hints.case import Case
+from twinrun.comparison.result import Hint
+
+
+def factor(case: Case) -> Hint | None:
+    """The target is the baseline times a number."""
+    a, b = case.baseline.reshape(-1), case.target.reshape(-1)
+    square = float(a.double().dot(a.double()))
+    ratio = float(a.double().dot(b.double())) / square if square else 0.0
+    if not ratio or not math.isfinite(ratio):
+        return None
+    residual = case.explained(a * ratio, b)
+    if residual is None:
+        return None
+    if abs(ratio + 1) < 1e-2 and (exact := case.explained(-a, b)) is not None:
+        return Hint("sign", "the target is the baseline with its sign turned", exact)
+    text = f"the target is the baseline times {ratio:.6g}{_meaning(ratio, len(case.ranks))}"
+    return Hint("factor", text, residual)
+
+
+def _meaning(ratio: float, ranks: int) -> str:
+    for number in range(2, 1025):
+        for value, told in (
+            (number, f"{number}"),
+            (1 / number, f"1/{number}"),
+            (math.sqrt(number), f"the square root of {number}"),
+            (1 / math.sqrt(number), f"1 over the square root of {number}"),
+        ):
+            if math.isclose(abs(ratio), value, rel_tol=1e-4):
+                twice = "; a sum over ranks taken twice would do that" if value == ranks else ""
+                return f" ({told}{twice})"
+    return ""

@@ -1,0 +1,126 @@
+"""Measures aligned pairs and says how far they may lie apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinrun.comparison.depth import Way
+from twinrun.comparison.logical import Logical, slices
+from twinrun.comparison.result import Extreme, Floor, FloorKind, Measures, Scalar
+from twinrun.comparison.settings import Settings
+from twinrun.comparison.verdict import K_FIRST_ORDER, K_MEASURED, Judgement, judge
+from twinrun.numerics.detail import Detail, detail, worst_own
+from twinrun.numerics.distance import Distance, measure
+from twinrun.numerics.dtypes import Format, coarser
+from twinrun.numerics.floor import Allowance, first_order, measured, spread
+from twinrun.numerics.tally import Number, Spot
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The distance of the baseline from its second good run at a point."""
+
+    l2: float
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """One pair of logical tensors, measured and judged."""
+
+    distance: Distance
+    floor: Floor
+    judgement: Judgement
+    detail: Detail | None = None
+
+    @property
+    def measures(self) -> Measures:
+        """The numbers for the result."""
+        found, more = self.distance, self.detail
+        return Measures(
+            elements=found.elements,
+            bits_equal=found.bits_equal,
+            differing=found.differing,
+            relative_l2=found.relative_l2,
+            worst=_extreme(found.worst),
+            max_abs=_extreme(found.max_abs),
+            max_relative=_extreme(more.max_relative) if more else None,
+            cosine=found.cosine,
+            norms=found.norms,
+            nan=found.nan,
+            inf=found.inf,
+            ulp=more.ulp if more else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """What it takes to judge pairs of one point."""
+
+    name: str
+    way: Way
+    settings: Settings
+    noise: Noise | None = None
+
+    def assess(self, a: Logical, b: Logical) -> Assessed:
+        """Measure a pair of one shape; the dearer measures where it is above its floor."""
+        found = self.distance(a, b)
+        form = coarser(a.stored, b.stored)
+        floor = self.floor(form, found)
+        pair = (lambda: slices(a, b), a.shape, a.dtype, b.dtype)
+        said = judge(found, floor, form, lambda: worst_own(*pair))
+        more = detail(*pair) if said.measured in ("undecided", "differs") else None
+        return Assessed(found, floor, said, more)
+
+    def distance(self, a: Logical, b: Logical) -> Distance:
+        """Measure a pair of one shape without judging it."""
+        return measure(lambda: slices(a, b), a.shape, a.dtype, b.dtype)
+
+    def floor(self, form: Format, found: Distance) -> Floor:
+        """The floor of this pair: set, measured, or first-order."""
+        k = self.settings.k_of(self.name)
+        told = self.settings.floor_of(self.name)
+        if told is not None:
+            return _floor(spread(told, found.elements), k or K_MEASURED, "set", "set by glob")
+        if form.exact:
+            return _floor(Allowance(0.0, 0.0), 1.0, "exact", "integers and bools are exact")
+        if self.noise is not None and self.noise.l2 > 0:
+            why = f"twice the second good run's distance ({self.noise.l2:.2g})"
+            seen = measured(self.noise.l2, self.noise.worst)
+            return _floor(seen, k or K_MEASURED, "measured", why)
+        allowed = first_order(
+            form,
+            depth=self.way.depth,
+            reduction=self.way.reduction,
+            elements=found.elements,
+            rms=_rms(found),
+        )
+        why = f"{form.name}, {self.way.depth} roundings deep, sums of {self.way.reduction}"
+        return _floor(allowed, k or K_FIRST_ORDER, "first-order", why)
+
+
+def worst_of(assessed: Sequence[Assessed]) -> int:
+    """Position of the pair that lies furthest above its floor."""
+    order = {"equal": 0, "close": 1, "undecided": 2, "differs": 3}
+    keys = [(order[one.judgement.measured], one.judgement.ratio) for one in assessed]
+    return max(range(len(keys)), key=lambda at: keys[at])
+
+
+def _floor(allowed: Allowance, k: float, kind: FloorKind, why: str) -> Floor:
+    return Floor(allowed.l2, allowed.worst, k, kind, why)
+
+
+def _rms(found: Distance) -> float:
+    return max(found.norms) / math.sqrt(found.elements) if found.elements else 0.0
+
+
+def _extreme(spot: Spot | None) -> Extreme | None:
+    if spot is None:
+        return None
+    return Extreme(spot.value, spot.index, _scalar(spot.a), _scalar(spot.b))
+
+
+def _scalar(value: Number) -> Scalar:
+    return str(value).strip("()") if isinstance(value, complex) else value
