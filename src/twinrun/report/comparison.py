@@ -14,6 +14,7 @@ _COUNTED = {
     "equal": "bit-identical", "close": "within rounding", "healed": "healed", "allowed": "allowed",
 }  # fmt: skip
 
+_WEIGHT = ("differs", "unreadable", "unmatched", "undecided")
 _COLUMNS = ("verdict", "relative L2", "allowed", "hint", "step", "point")
 _FIGURES = frozenset({1, 2, 4})
 
@@ -109,11 +110,10 @@ def _agreed_before(first: Divergence) -> str:
 
 
 def _rest(result: Result, top: int) -> list[Block | None]:
-    """The other points that do not agree, in execution order; partnerless ones with a near name."""
+    """The other points that do not agree: by weight of the verdict, then in order of execution."""
     first = result.first.row if result.first else None
     rows = [row for row in result.rows if not row.agrees and row is not first]
-    if not rows:
-        return []
+    rows.sort(key=lambda row: _WEIGHT.index(row.verdict))
     shown = rows[:top]
     table = Table(
         _COLUMNS,
@@ -121,12 +121,7 @@ def _rest(result: Result, top: int) -> list[Block | None]:
         right=_FIGURES,
         tones=tuple(TONES[row.verdict] for row in shown),
     )
-    blocks: list[Block | None] = [None, table] if shown else []
-    left = len(rows) - len(shown)
-    if left:
-        more = f"and {counted(left, 'more point', 'more points')} (--top {len(rows)})"
-        blocks.append(Fields((Field("  " + more, ("",)),)))
-    return blocks
+    return [*([None, table] if shown else []), *_left_out(len(rows), top, "point")]
 
 
 def _line(row: Row) -> tuple[str, ...]:
@@ -140,18 +135,30 @@ def _line(row: Row) -> tuple[str, ...]:
     return row.verdict, distance(row), allowed, hint, str(row.step), where
 
 
-def _invariants(broken: Sequence[Invariant], top: int) -> list[Block]:
-    first = broken[0]
+def _invariants(broken: Sequence[Invariant], top: int) -> list[Block | None]:
+    """The first one in full, the others as a list: most follow from the first."""
+    first, others = broken[0], broken[1:]
     headline = Headline("BROKEN INVARIANT", (first.side, first.name, f"step {first.step}"), "bad")
-    fields = [Field.of(first.kind, first.text, *_where(first), tone="bad")]
-    fields += [
-        Field.of(one.kind, f"{one.side} step {one.step} {one.name}: {one.text}")
-        for one in broken[1 : max(top, 1)]
-    ]
-    left = len(broken) - max(top, 1)
-    if left > 0:
-        fields.append(Field.of("", f"and {amount(left)} more (--top {len(broken)})"))
-    return [headline, Fields(tuple(fields), indent=2)]
+    fields = (Field.of(first.kind, first.text, *_where(first), tone="bad"),)
+    rows = tuple(
+        (one.kind, figure(one.distance) if one.distance is not None else "", str(one.step), one.side,
+         one.name)
+        for one in others[:top]
+    )  # fmt: skip
+    blocks: list[Block | None] = [headline, Fields(fields, indent=2)]
+    if rows:
+        header = ("invariant", "relative L2", "step", "side", "point")
+        tones: tuple[Tone, ...] = ("bad",) * len(rows)
+        blocks += [None, Table(header, rows, frozenset({1, 2}), tones)]
+    return [*blocks, *_left_out(len(others), top, "invariant")]
+
+
+def _left_out(count: int, top: int, noun: str) -> list[Block]:
+    """What a list of ``count`` leaves out, and the option that shows it."""
+    if count <= top:
+        return []
+    more = f"and {counted(count - top, f'more {noun}')} (--top {count})"
+    return [Fields((Field("  " + more, ("",)),))]
 
 
 def _where(broken: Invariant) -> list[str]:
