@@ -60,10 +60,17 @@ def choose_again() -> None:
         observer.registry.reread()
 
 
-def _of(recorder: Recorder) -> Observer:
-    if recorder not in _observers:
-        _observers[recorder] = Observer(recorder, recorder in _unasked, _wrap_forward)
-    return _observers[recorder]
+def _of(recorder: Recorder) -> Observer | None:
+    known = _observers.get(recorder)
+    if known is not None:
+        return known
+    try:
+        made = Observer(recorder, recorder in _unasked, _wrap_forward)
+    except Exception as error:  # noqa: BLE001 - the program must run whatever befalls its observer
+        recorder.problem(f"modules are not observed: {error!r}")
+        return None
+    _observers[recorder] = made
+    return made
 
 
 def _around(function: Function) -> Function:

@@ -61,7 +61,8 @@ class Gradients:
         self._read.clear()
 
     def stop(self) -> None:
-        """Leave the optimizers alone from here on."""
+        """Leave optimizers and ends of steps alone from here on."""
+        self._read.clear()
         if self._handle is not None:
             self._handle.remove()
 
@@ -132,7 +133,7 @@ def _first(tensor: torch.Tensor, name: str) -> bool:
     """Whether this tensor is followed under this name for the first time."""
     node = tensor.grad_fn
     if node is None:
-        names: set[tuple[int, str]] = _leaves.setdefault(tensor, set())
+        names: set[tuple[int, str]] = _leaves.setdefault(tensor, set())  # type: ignore[no-untyped-call]
     else:
         metadata: dict[str, Any] = node.metadata  # type: ignore[assignment]
         names = metadata.setdefault(_KEY, set())

@@ -12,6 +12,7 @@ from torch import nn
 
 from twinrun.recorder import flatten
 from twinrun.recorder.core import Recorder
+from twinrun.recorder.finishing import finish_before
 from twinrun.recorder.flow import Flow
 from twinrun.recorder.gradients import Gradients
 from twinrun.recorder.intercept import interceptors
@@ -45,7 +46,7 @@ class Observer:
         self.registry = Registry(recorder, taps, on_forward)
         self.gradients = Gradients(recorder, self.registry) if options.gradients else None
         if self.gradients is not None:
-            recorder.finishers.append(self.gradients.finish)
+            finish_before(recorder, self.gradients.finish)
         self._filtered = bool(options.filter or options.steps)
         self._news = False
         self.lineage = recorder.tracer = Lineage(self.flow, self.scene)
@@ -85,7 +86,6 @@ class Observer:
 
     def abandon(self) -> None:
         """In a forked child: this capture is the parent's, its hooks must not speak here."""
-        self.recorder.finishers.clear()
         if self.gradients is not None:
             self.gradients.stop()
 
