@@ -14,6 +14,7 @@ _COUNTED = {
     "equal": "bit-identical", "close": "within rounding", "healed": "healed", "allowed": "allowed",
 }  # fmt: skip
 
+_BAD: Tone = "bad"
 _WEIGHT = ("differs", "unreadable", "unmatched", "undecided")
 _COLUMNS = ("verdict", "relative L2", "allowed", "hint", "step", "point")
 _FIGURES = frozenset({1, 2, 4})
@@ -148,8 +149,7 @@ def _invariants(broken: Sequence[Invariant], top: int) -> list[Block | None]:
     blocks: list[Block | None] = [headline, Fields(fields, indent=2)]
     if rows:
         header = ("invariant", "relative L2", "step", "side", "point")
-        tones: tuple[Tone, ...] = ("bad",) * len(rows)
-        blocks += [None, Table(header, rows, frozenset({1, 2}), tones)]
+        blocks += [None, Table(header, rows, frozenset({1, 2}), (_BAD,) * len(rows))]
     return [*blocks, *_left_out(len(others), top, "invariant")]
 
 
