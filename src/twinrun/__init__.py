@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from twinrun.collectives.all_reduce import AllReduce as AllReduce
     from twinrun.comparison.compare import compare as compare
     from twinrun.errors import TwinrunError as TwinrunError
     from twinrun.numerics.fingerprint import fingerprint as fingerprint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # The public face: a name, and the module that is imported when it is first asked for.
 _FACE = {
+    "AllReduce": "twinrun.collectives.all_reduce",
     "TwinrunError": "twinrun.errors",
     "capture": "twinrun.recorder.api",
     "compare": "twinrun.comparison.compare",

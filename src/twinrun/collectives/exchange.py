@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from twinrun.errors import PeerError
+from twinrun.errors import PeerError, UnavailableError
+
+_DATA, _TROUBLE = b"D", b"T"
 
 
 class Exchange:
@@ -26,6 +28,11 @@ class Exchange:
         self._own = None if _has_cpu(group) else self._new_group(timeout_s)
         self._group = self._own or group
 
+    @property
+    def cpu_group(self) -> dist.ProcessGroup:
+        """The group that messages travel over."""
+        return self._group
+
     def _new_group(self, timeout_s: float) -> dist.ProcessGroup:
         made: dist.ProcessGroup = dist.new_group(
             list(self.ranks),
@@ -36,7 +43,39 @@ class Exchange:
         return made
 
     def gather(self, mine: bytes) -> list[bytes]:
-        """Every rank's bytes, in the group's order; ``PeerError`` where a rank does not answer."""
+        """Every rank's bytes, in the group's order.
+
+        ``UnavailableError`` where a rank came with its trouble instead (``first_trouble``), so that
+        one rank's failure reaches all of them; ``PeerError`` where a rank does not answer.
+        """
+        rows = self._answers(_DATA + mine)
+        for rank, row in zip(self.ranks, rows, strict=True):
+            if row.startswith(_TROUBLE):
+                told = json.loads(row[1:]) or "it is a step ahead"
+                raise UnavailableError(f"rank {rank} could not go on.", seen=told)
+        return [row[1:] for row in rows]
+
+    def gather_json(self, mine: Any) -> list[Any]:
+        """Every rank's value, in the group's order; plain JSON values only."""
+        return [json.loads(text) for text in self.gather(json.dumps(mine).encode())]
+
+    def first_trouble(self, mine: str | None) -> str | None:
+        """The first rank's trouble, with its rank, or None where no rank has any.
+
+        Waits until every rank has come here: one that failed halfway is met by peers that still
+        gather, who are told by that very message.
+        """
+        while True:
+            rows = self._answers(_TROUBLE + json.dumps(mine).encode())
+            if all(row.startswith(_TROUBLE) for row in rows):
+                break
+        for rank, row in zip(self.ranks, rows, strict=True):
+            told = json.loads(row[1:])
+            if told is not None:
+                return f"rank {rank}: {told}"
+        return None
+
+    def _answers(self, mine: bytes) -> list[bytes]:
         try:
             return self._gather(mine)
         except RuntimeError as error:
@@ -52,23 +91,12 @@ class Exchange:
             return [mine]
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in self.ranks]
         dist.all_gather(lengths, torch.tensor([len(mine)]), group=self._group)
-        longest = max(1, *(int(length) for length in lengths))
+        longest = max(int(length) for length in lengths)
         padded = torch.frombuffer(bytearray(mine.ljust(longest, b"\0")), dtype=torch.uint8)
         rows = [torch.empty(longest, dtype=torch.uint8) for _ in self.ranks]
         dist.all_gather(rows, padded, group=self._group)
         pairs = zip(rows, lengths, strict=True)
         return [bytes(row[: int(length)].tolist()) for row, length in pairs]
-
-    def gather_json(self, mine: Any) -> list[Any]:
-        """Every rank's value, in the group's order; plain JSON values only."""
-        return [json.loads(text) for text in self.gather(json.dumps(mine).encode())]
-
-    def first_trouble(self, mine: str | None) -> str | None:
-        """The first rank's trouble, with its rank, or None where no rank has any."""
-        for rank, told in zip(self.ranks, self.gather_json(mine), strict=True):
-            if told is not None:
-                return f"rank {rank}: {told}"
-        return None
 
     def barrier(self) -> None:
         """Return once every rank has come here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class GroupFacts:
     def in_one_node(self) -> bool:
         """Whether all ranks of the group lie on one node."""
         return self.node_count == 1
+
+    def lacking(self, backend: str, reason: str) -> GroupFacts:
+        """These facts with one more backend that is not to be used."""
+        return replace(self, missing=(*self.missing, (backend, reason)))
 
     def refusal(self, backend: str) -> str | None:
         """Why ``backend`` is not to be used at all in this group, whatever is asked of it."""

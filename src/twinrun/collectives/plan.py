@@ -152,6 +152,8 @@ LINE = (
     Row("gloo", (_is_library("gloo"), _uncaptured, _summable), _library),
 )
 BACKENDS = tuple(row.name for row in LINE)
+# Those that need a workspace made by all ranks together; the others are the process group's own.
+WORKSPACES = ("symmetric", "ipc", "aiter", "shared_memory")
 
 
 def plan(facts: GroupFacts, request: Request) -> Plan:
@@ -169,6 +171,13 @@ def plan(facts: GroupFacts, request: Request) -> Plan:
             return _planned(row.name, offer, declined, request.contiguous)
         declined.append((row.name, offer))
     raise _nothing_left(facts, declined)
+
+
+def makeable(facts: GroupFacts) -> tuple[str, ...]:
+    """The backends with a workspace that would take some request of this group, best first."""
+    request = Request(nbytes=4096, dtype="float32", order="ranks")
+    rows = [row for row in _in_line(facts, []) if row.name in WORKSPACES]
+    return tuple(row.name for row in rows if isinstance(row.consider(facts, request), Offer))
 
 
 def _in_line(facts: GroupFacts, declined: list[tuple[str, str]]) -> tuple[Row, ...]:
