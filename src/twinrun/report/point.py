@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twinrun.comparison.result import Extreme, Floor, Measures, Operand, Row
+from twinrun.comparison.result import Extreme, Floor, Hint, Measures, Operand, Row
 from twinrun.report.figures import amount, counted, element, figure, percent, ranks, shape
 from twinrun.report.page import Field, Tone
 
@@ -24,7 +24,7 @@ def point_fields(row: Row) -> list[Field]:
     if row.inferred:
         fields.append(Field.of("inferred", row.inferred))
     if row.hint is not None:
-        fields.append(Field.of("hint", f"{row.hint.text} ({_residual(row.hint.residual)})"))
+        fields.append(Field.of("hint", _hint(row.hint)))
     fields += [Field.of("note", note) for note in row.notes]
     return fields
 
@@ -119,5 +119,8 @@ def _operand(side: Operand) -> str:
     return ", ".join(told)
 
 
-def _residual(left: float) -> str:
-    return "relative L2 is then 0" if left == 0 else f"relative L2 is then {figure(left)}"
+def _hint(hint: Hint) -> str:
+    """The hypothesis, and what remains of the distance under it unless it says so itself."""
+    if "relative L2" in hint.text:
+        return hint.text
+    return f"{hint.text} (relative L2 is then {figure(hint.residual)})"
