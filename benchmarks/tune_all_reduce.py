@@ -21,7 +21,7 @@ from twinrun.collectives import graph_timing, one_shot_push, two_shot_push
 from twinrun.collectives.kernel_set import KernelSet
 from twinrun.collectives.symmetric_memory import SymmetricAllocation
 from twinrun.collectives.workspace import Workspace
-from twinrun.kernels.arguments import EMPTY_BYTE, SLOTS, max_threads, workspace_bytes
+from twinrun.kernels.arguments import EMPTY_BYTE, MAX_THREADS, SLOTS, workspace_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = [KIB << k for k in (0, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)]
@@ -48,10 +48,14 @@ class Bench:
         self.rows = self.make_rows()
         self.report = torch.zeros(4, dtype=torch.int32).pin_memory()
         workspace = Workspace(self.memory.addresses, self.slot, self.memory.free)
+        self.workspace = workspace
         self.kernels = KernelSet(workspace, self.rank, self.device)
         self.checked = KernelSet(workspace, self.rank, self.device, self.report, 5.0)
         torch.cuda.synchronize()
         dist.barrier(self.cpu)
+
+    def kernels_with(self, tuning: tuple[str, ...]) -> KernelSet:
+        return KernelSet(self.workspace, self.rank, self.device, tuning=tuning)
 
     def make_rows(self) -> torch.Tensor:
         """Row p: pair p out of place; row 4 + p: input p in place."""
@@ -142,11 +146,15 @@ def check(bench: Bench, kernels: KernelSet, quick: bool) -> dict:
                         )  # fmt: skip
                         torch.cuda.synchronize()
                         if int(bench.report[0]):
-                            raise SystemExit(f"rank {bench.rank}: lost {bench.report.tolist()} {kernel} {count}")
+                            raise SystemExit(
+                                f"rank {bench.rank}: lost {bench.report.tolist()} {kernel} {count}"
+                            )
                         ok = same(y, bench.expected(parts, order))
                         done += 1
                         if not ok:
-                            wrong.append([kernel, dtype_name, order, count, list(shape), in_place, shift])
+                            wrong.append(
+                                [kernel, dtype_name, order, count, list(shape), in_place, shift]
+                            )
                         dist.barrier(bench.cpu)
     slots = bench.memory.tensor[SLOTS:]
     clean = all(bool((piece == EMPTY_BYTE).all()) for piece in slots.split(64 * MIB))
@@ -156,10 +164,7 @@ def check(bench: Bench, kernels: KernelSet, quick: bool) -> dict:
 def shapes(kernel: str, vectors: int, world: int) -> list[tuple[int, int]]:
     """Launch shapes worth trying for so many vectors of work."""
     found = set()
-    most = max_threads(world)
-    for threads in (32, 64, 128, 256, 512, 1024):
-        if threads > most or (kernel == "two_shot_pull" and threads > 512):
-            continue
+    for threads in (32, 64, 128, 256, MAX_THREADS):
         for each in (1, 2, 4):
             blocks = -(-vectors // (threads * each))
             if blocks <= 264:
@@ -180,7 +185,9 @@ def sweep(bench: Bench, kernels: KernelSet, budget_s: float) -> list[dict]:
         count = nbytes // 2
         ops = graph_timing.operations(nbytes)
         for kernel in ("one_shot_push", "two_shot_push", "two_shot_pull"):
-            if kernel == "one_shot_push" and nbytes > one_shot_push.limit_bytes(bench.world, bench.slot):
+            if kernel == "one_shot_push" and nbytes > one_shot_push.limit_bytes(
+                bench.world, bench.slot
+            ):
                 continue
             if kernel == "one_shot_push" and bench.world > 2 and nbytes > 2 * MIB:
                 continue
@@ -192,14 +199,29 @@ def sweep(bench: Bench, kernels: KernelSet, budget_s: float) -> list[dict]:
                 continue
             work = nbytes // 16 if kernel == "one_shot_push" else nbytes // 16 // bench.world
             for blocks, threads in shapes(kernel, work, bench.world):
-                for early in ((True, False) if nbytes <= 512 * KIB else (False,) if blocks * threads > 132 * 1024 else (True, False)):
+                for early in (
+                    (True, False)
+                    if nbytes <= 512 * KIB
+                    else (False,)
+                    if blocks * threads > 132 * 1024
+                    else (True, False)
+                ):
                     late = torch.tensor([time.monotonic() - began > budget_s], dtype=torch.int32)
                     dist.all_reduce(late, op=dist.ReduceOp.MAX, group=bench.cpu)
                     if int(late):
                         return rows
                     places = (False, True) if kernel == "two_shot_pull" else (False,)
                     for in_place in places:
-                        row = time_one(bench, kernels, kernel, dtype, count, (blocks, threads, early), ops, in_place)
+                        row = time_one(
+                            bench,
+                            kernels,
+                            kernel,
+                            dtype,
+                            count,
+                            (blocks, threads, early),
+                            ops,
+                            in_place,
+                        )
                         row |= {"bytes": nbytes}
                         rows.append(row)
     return rows
@@ -224,6 +246,79 @@ def time_one(bench, kernels, kernel, dtype, count, shape, ops, in_place, order="
             "in_place": in_place, "order": order, "us": round(us, 3)}  # fmt: skip
 
 
+TUNINGS = (("old",), (), ("MIN_BLOCKS=2",), ("AHEAD=2",), ("AHEAD=2", "MIN_BLOCKS=2"), ("AHEAD=3", "MIN_BLOCKS=2"))
+
+
+def experiment(bench: Bench) -> list[dict]:
+    """The same shapes with other choices inside the kernels."""
+    rows = []
+    mine = {t: bench.kernels_with(() if t == ("old",) else t) for t in TUNINGS}
+    for nbytes in (KIB, 16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB, 64 * MIB):
+        kernel = "one_shot_push" if bench.world == 2 or nbytes < 256 * KIB else "two_shot_push"
+        work = nbytes // 16 // (1 if kernel == "one_shot_push" else bench.world)
+        here = {(max(1, -(-work // (t * e))), t) for t in (64, 128, 256, 512) for e in (1, 2)}
+        here |= {(b, t) for b in (132, 264) for t in (128, 256, 512) if b * t < work}
+        here = {s for s in here if s[0] * s[1] <= 132 * 1024}
+        for blocks, threads in sorted(here):
+            for early in (True, False) if nbytes >= 4 * MIB else (True,):
+                for tuning, kernels in mine.items():
+                    name = "old_" + kernel if tuning == ("old",) else kernel
+                    row = time_one(bench, kernels, name, torch.bfloat16, nbytes // 2, (blocks, threads, early), graph_timing.operations(nbytes), False)
+                    rows.append(row | {"bytes": nbytes, "tuning": tuning, "kernel": kernel})
+    pulls = {u: bench.kernels_with(() if u == "old" else (f"UNROLL={u}",)) for u in ("old", 1, 2)}
+    for nbytes in (16 * MIB, 64 * MIB):
+        for blocks, threads in ((88, 64), (132, 64), (132, 128), (132, 256), (88, 512)):
+            for unroll, kernels in pulls.items():
+                name = "old_two_shot_pull" if unroll == "old" else "two_shot_pull"
+                row = time_one(bench, kernels, name, torch.bfloat16, nbytes // 2, (blocks, threads, True), graph_timing.operations(nbytes), True)
+                rows.append(row | {"bytes": nbytes, "tuning": [f"UNROLL={unroll}"]})
+    return rows
+
+
+def eager(bench: Bench) -> dict:
+    """Microseconds from one call to the next in Python, 1 KiB, nothing waited for."""
+    x, y = bench.pair(0, KIB, torch.bfloat16)
+    spent = {}
+    for name in ("launch", "launch and empty_like"):
+        torch.cuda.synchronize()
+        dist.barrier(bench.cpu)
+        began = time.perf_counter()
+        for _ in range(2000):
+            out = torch.empty_like(x) if name != "launch" else y
+            bench.kernels.start(
+                "one_shot_push",
+                "bfloat16",
+                "ranks",
+                (1, 256, True),
+                x.data_ptr(),
+                out.data_ptr(),
+                512,
+            )
+        spent[name] = round((time.perf_counter() - began) / 2000 * 1e6, 2)
+        torch.cuda.synchronize()
+    return spent
+
+
+def show_experiments(bench: Bench, rows: list[dict]) -> None:
+    chosen: dict[tuple, dict] = {}
+    for row in rows:
+        key = (row["bytes"], row["kernel"], tuple(row["tuning"]))
+        if key not in chosen or row["us"] < chosen[key]["us"]:
+            chosen[key] = row
+    for (nbytes, kernel, tuning), row in chosen.items():
+        if bench.rank == 0:
+            print(
+                nbytes >> 10,
+                kernel,
+                *tuning,
+                row["blocks"],
+                row["threads"],
+                row["early"],
+                row["us"],
+                flush=True,
+            )
+
+
 def best(rows: list[dict]) -> list[dict]:
     chosen: dict[tuple, dict] = {}
     for row in rows:
@@ -239,6 +334,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=64 * MIB)
     parser.add_argument("--budget", type=float, default=120.0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--experiment", action="store_true")
     asked = parser.parse_args()
     dist.init_process_group("cpu:gloo,cuda:nccl")
     began = time.monotonic()
@@ -249,17 +345,36 @@ def main() -> None:
             print(f"[{time.monotonic() - began:6.1f}s]", *words, flush=True)
 
     say("set up, slot", bench.slot >> 20, "MiB")
-    results: dict = {"world": bench.world, "gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+    results: dict = {
+        "world": bench.world,
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+    }
     results["check_checked"] = check(bench, bench.checked, quick=True)
     say("checked mode", results["check_checked"])
     results["check"] = check(bench, bench.kernels, asked.quick)
     say("check", results["check"])
+    results["eager"] = eager(bench)
+    say("eager", results["eager"])
+    if asked.experiment:
+        results["experiment"] = experiment(bench)
+        say("experiments", len(results["experiment"]))
+        show_experiments(bench, results["experiment"])
     results["rows"] = sweep(bench, bench.kernels, asked.budget)
     say("swept", len(results["rows"]))
     if bench.rank == 0:
         asked.out.write_text(json.dumps(results))
         for row in best(results["rows"]):
-            print(row["bytes"], row["kernel"], row["blocks"], row["threads"], row["early"], row["in_place"], row["us"], flush=True)
+            print(
+                row["bytes"],
+                row["kernel"],
+                row["blocks"],
+                row["threads"],
+                row["early"],
+                row["in_place"],
+                row["us"],
+                flush=True,
+            )
     dist.barrier(bench.cpu)
     dist.destroy_process_group()
 

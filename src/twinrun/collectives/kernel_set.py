@@ -10,6 +10,8 @@ from twinrun.kernels.binary import cubin
 from twinrun.kernels.driver import Function, Launch
 from twinrun.kernels.variant import Variant
 
+# What torch's own compiled programs call: a tenth of torch.cuda.current_stream().cuda_stream.
+_stream = torch._C._cuda_getCurrentRawStream
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 Shape = tuple[int, int, bool]  # blocks, threads, whether the next kernel may come in early
 
@@ -27,10 +29,12 @@ class KernelSet:
         device: torch.device,
         report: torch.Tensor | None = None,
         timeout_s: float = 0.0,
+        tuning: tuple[str, ...] = (),
     ) -> None:
         self.world = len(workspace.addresses)
         self.device = device
         self.checked = report is not None
+        self._tuning = tuning
         major, minor = torch.cuda.get_device_capability(device)
         self.architecture = f"sm_{major}{minor}"
         self._dependent = major >= 9
@@ -67,10 +71,10 @@ class KernelSet:
         told.row = row
         told.flags = shape[2]
         told.call = call
-        launch(torch.cuda.current_stream(self.device).cuda_stream)
+        launch(_stream(self.device.index))
 
     def _prepare(self, kernel: str, dtype: str, order: str, whole: bool, shape: Shape) -> Launch:
-        variant = Variant(kernel, self.world, dtype, order, whole, self.checked)
+        variant = Variant(kernel, self.world, dtype, order, whole, self.checked, self._tuning)
         function = self._functions.get(variant)
         if function is None:
             binary = cubin(variant, self.architecture)

@@ -6,6 +6,7 @@ from ctypes import Structure, c_uint32, c_uint64
 
 MAX_WORLD = 8
 MAX_BLOCKS = 512
+MAX_THREADS = 512
 VECTOR_BYTES = 16
 
 PUSH_EPOCHS = 0
@@ -34,11 +35,6 @@ class Arguments(Structure):
         ("flags", c_uint32),
         ("call", c_uint32),
     )
-
-
-def max_threads(world: int) -> int:
-    """The most threads of a block of the push kernels (the others take 512)."""
-    return 512 if world > 4 else 1024
 
 
 def workspace_bytes(slot_bytes: int) -> int:

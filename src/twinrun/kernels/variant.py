@@ -15,7 +15,8 @@ class Variant:
     """Compile-time choices of an all-reduce kernel.
 
     ``whole`` promises 16-byte aligned tensors of a multiple of 16 bytes; ``checked`` compiles in
-    the timeout that names a rank which never arrives.
+    the timeout that names a rank which never arrives. ``tuning`` overrides macros that the sources
+    give a value of their own, for measuring.
     """
 
     kernel: str
@@ -24,6 +25,7 @@ class Variant:
     order: str = "ranks"
     whole: bool = False
     checked: bool = False
+    tuning: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.world not in WORLDS:
@@ -42,4 +44,4 @@ class Variant:
             f"ORDER_{self.order.upper()}",
         ]
         chosen += ["WHOLE"] * self.whole + ["CHECKED"] * self.checked
-        return tuple(chosen)
+        return (*chosen, *self.tuning)

@@ -5,14 +5,18 @@
 
 constexpr u32 MAX_WORLD = 8;
 constexpr u32 MAX_BLOCKS = 512;
-constexpr u32 MAX_THREADS = WORLD > 4 ? 512 : 1024; // 64 registers a thread, 128 for more ranks
+constexpr u32 MAX_THREADS = 512;
+constexpr u32 MIN_BLOCKS = WORLD > 4 ? 1 : 2; // of a multiprocessor: 128 or 64 registers a thread
 
 constexpr u64 PUSH_EPOCHS = 0;                               // u32[MAX_BLOCKS], all equal
 constexpr u64 BARRIER_EPOCHS = PUSH_EPOCHS + 4 * MAX_BLOCKS; // u32[MAX_BLOCKS], all equal
 constexpr u64 BARRIER_FLAGS = BARRIER_EPOCHS + 4 * MAX_BLOCKS; // u32[MAX_BLOCKS][MAX_WORLD]
 constexpr u64 SLOTS = BARRIER_FLAGS + 4 * MAX_BLOCKS * MAX_WORLD;
 
-constexpr u32 FLAG_EARLY = 1; // let the next kernel become resident while this one still waits
+// Let the next kernel become resident while this one still waits for other ranks. Only where the
+// grids of three such kernels fit on the GPU at once (collectives/kernel_set.py); else it comes in
+// when nothing is waited for any more.
+constexpr u32 FLAG_EARLY = 1;
 
 struct Arguments {
   u64 workspace[MAX_WORLD]; // every rank's workspace, as this rank addresses it
@@ -27,6 +31,11 @@ struct Arguments {
   u32 flags;
   u32 call;                 // checked: which call this is, for the report
 };
+
+__device__ __forceinline__ u32 after(u32 rank, u32 steps) {
+  u32 r = rank + steps;
+  return r >= WORLD ? r - WORLD : r;
+}
 
 // The epoch of this block; every call advances the words of all blocks, used or not, so that
 // they stay equal whatever the grids of the calls were.

@@ -2,7 +2,7 @@
 // Two staging slots in turn stand in for a barrier at the end.
 #include "barrier.cuh"
 
-extern "C" __global__ void __launch_bounds__(512, 1)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     ipc_one_stage(const __grid_constant__ Arguments args) {
   const Tensor input(args.input, args.elements), output(args.output, args.elements);
   const u32 vectors = vectors_of(args.elements);
@@ -15,6 +15,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
   for (u32 v = begin; v < vectors; v += stride)
     store_own(args.workspace[args.rank] + slot + u64(v) * VECTOR_BYTES, load(input, v));
   barrier(args, epoch + 1, true, 1);
+  allow_next_kernel(); // nothing is waited for any more
   for (u32 v = begin; v < vectors; v += stride) {
     Vector part[WORLD];
 #pragma unroll

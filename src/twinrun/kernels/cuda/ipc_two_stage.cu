@@ -2,7 +2,7 @@
 // its shard into a place where others can read it, barrier, everyone collects the shards.
 #include "barrier.cuh"
 
-extern "C" __global__ void __launch_bounds__(512, 1)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     ipc_two_stage(const __grid_constant__ Arguments args) {
   const Tensor input(args.input, args.elements), output(args.output, args.elements);
   const u32 vectors = vectors_of(args.elements);
@@ -32,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(512, 1)
     store_own(args.workspace[args.rank] + sums + u64(p) * VECTOR_BYTES, sum_in_order(part));
   }
   barrier(args, epoch + 2, true, 2);
+  allow_next_kernel(); // nothing is waited for any more
   for (u32 p = begin; p < length; p += stride)
 #pragma unroll
     for (u32 owner = 0; owner < WORLD; ++owner) {

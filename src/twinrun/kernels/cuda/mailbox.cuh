@@ -21,14 +21,15 @@ __device__ __forceinline__ Vector sendable(const Vector& v) {
           min(v.word[3], EMPTY - 1)};
 }
 
-__device__ __forceinline__ u32 after(u32 rank, u32 steps) {
-  u32 r = rank + steps;
-  return r >= WORLD ? r - WORLD : r;
-}
-
 // The lane of a sender among the WORLD - 1 lanes of a receiver's slot.
 __device__ __forceinline__ u32 lane_of(u32 sender, u32 receiver) {
   return sender - (sender > receiver);
+}
+
+// No address here is ever 0. Testing it makes the compiler work it out before the wait for the
+// kernel ahead, where that costs nothing, and not after it.
+__device__ __forceinline__ void need_now(u64 address) {
+  if (__builtin_expect(address == 0, 0)) __trap();
 }
 
 struct Mailbox {
@@ -45,12 +46,10 @@ struct Mailbox {
       to[k] = args.workspace[receiver] + SLOTS + lane_of(rank, receiver) * lane_bytes;
     }
     from = args.workspace[rank] + SLOTS;
-    // No rank's workspace lies at 0. The test makes the compiler work the addresses out before
-    // the wait for the kernel ahead, where they cost nothing, and not after it.
     u64 all = from;
 #pragma unroll
     for (u32 k = 1; k < WORLD; ++k) all = min(all, to[k]);
-    if (__builtin_expect(all == 0, 0)) __trap();
+    need_now(all);
   }
 
   // `at` is an offset in bytes: slot, part of the slot and vector.

@@ -1,7 +1,7 @@
 // Every rank sends its whole tensor to every other; each sums for itself.
 #include "mailbox.cuh"
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
     one_shot_push(const __grid_constant__ Arguments args) {
   const Tensor input(args.input, args.elements), output(args.output, args.elements);
   const u32 vectors = vectors_of(args.elements);
@@ -11,6 +11,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
 
   wait_for_previous_kernel();
   if (args.flags & FLAG_EARLY) allow_next_kernel();
+  // The first load is on its way together with the epoch's, and not after it.
   const u32 epoch = load_epoch(args, PUSH_EPOCHS);
   Vector own = {};
   if (v < vectors) own = load(input, v);
@@ -29,6 +30,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
     }
     Vector part[WORLD];
     mail.receive(args, slot + u64(v) * VECTOR_BYTES, 1, own, part, Everyone());
+    if (next >= vectors) allow_next_kernel(); // nothing is waited for any more
     store(output, v, sum_in_order(part));
     own = ahead;
     v = next;

@@ -32,6 +32,12 @@ struct TwoShots {
     sums = parts + (WORLD - 1) * mail.lane_bytes;
   }
 
+  // Where vector p of the k-th next rank's shard lies; 1 where there is none.
+  __device__ __forceinline__ u64 place(u32 k, u32 p) const {
+    const u32 owner = after(mail.rank, k);
+    return shards.has(owner, p) ? input.address + u64(shards.at(owner, p)) * VECTOR_BYTES : 1;
+  }
+
   // Vector p of every rank's shard, this rank's own first.
   __device__ __forceinline__ void read(u32 p, Vector (&mine)[WORLD]) const {
 #pragma unroll
@@ -57,28 +63,43 @@ struct TwoShots {
     store(output, shards.at(mail.rank, p), sum);
   }
 
-  __device__ __forceinline__ void gather(u32 p) const {
+  __device__ __forceinline__ void gather(u32 p, bool last) const {
     Vector part[WORLD];
     auto wanted = [&](u32 owner) { return shards.has(owner, p); };
     mail.receive(args, sums + u64(p) * VECTOR_BYTES, 2, Vector{}, part, wanted);
+    if (last) allow_next_kernel(); // nothing is waited for any more
 #pragma unroll
     for (u32 r = 0; r < WORLD; ++r)
       if (r != mail.rank && wanted(r)) store(output, shards.at(r, p), part[r]);
   }
 };
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
     two_shot_push(const __grid_constant__ Arguments args) {
   TwoShots work(args);
   const u32 stride = gridDim.x * blockDim.x;
   const u32 length = work.shards.length;
   u32 p = blockIdx.x * blockDim.x + threadIdx.x;
 
+#if defined(WHOLE)
+  u64 first[WORLD], all = ~u64(0);
+#pragma unroll
+  for (u32 k = 0; k < WORLD; ++k) all = min(all, first[k] = work.place(k, p));
+  need_now(all);
+#endif
+
   wait_for_previous_kernel();
   if (args.flags & FLAG_EARLY) allow_next_kernel();
   const u32 epoch = load_epoch(args, PUSH_EPOCHS);
+  // The first loads are on their way together with the epoch's, and not after it.
   Vector mine[WORLD] = {};
+#if defined(WHOLE)
+#pragma unroll
+  for (u32 k = 0; k < WORLD; ++k)
+    if (p < length && first[k] != 1) mine[k] = load_own(first[k]);
+#else
   if (p < length) work.read(p, mine);
+#endif
   work.use_slot_of(epoch);
   if (p < length) work.scatter(p, mine);
   Vector own = mine[0];
@@ -94,10 +115,10 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)
       work.scatter(next, mine);
     }
     work.reduce(p, own);
-    if (behind < length) work.gather(behind);
+    if (behind < length) work.gather(behind, false);
     own = mine[0];
     behind = p;
     p = next;
   }
-  if (behind < length) work.gather(behind);
+  if (behind < length) work.gather(behind, true);
 }
