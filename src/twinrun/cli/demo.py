@@ -116,7 +116,9 @@ def _runnable(words: Sequence[str]) -> list[str]:
 
 
 def _ours(stderr: str) -> list[str]:
-    return [line for line in stderr.splitlines() if line.startswith("twinrun:")]
+    """What twinrun run said, without the list of processes."""
+    said = [line for line in stderr.splitlines() if line.startswith("twinrun: ")]
+    return [line for line in said if not line.startswith("twinrun:   ") and line[-1] != ":"]
 
 
 def _compared(baseline: str, target: str) -> Result:
