@@ -261,7 +261,7 @@ class Recorder:
         self.note(f"{name!r} is a {type(value).__name__}, no tensor; it was left out")
 
     def _in_graph(self, seen: Look) -> bool:
-        if seen.tensor.is_cuda and capturing():
+        if seen.device.startswith("cuda") and capturing():
             self.note("tensors inside a CUDA graph's capture were left out")
             return True
         return False

@@ -32,7 +32,7 @@ class Mappings:
         """The record's values, CPU; CaptureError where the file no longer holds them."""
         dtype = BY_NAME[record.dtype]
         if not math.prod(record.shape):
-            return torch.empty(record.shape, dtype=dtype)
+            return torch.empty(0, dtype=torch.uint8).view(dtype).view(record.shape)
         memory = self._map(path)
         if record.offset + record.nbytes > len(memory):
             raise CaptureError(

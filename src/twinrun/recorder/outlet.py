@@ -73,7 +73,7 @@ class Outlet:
                     entry, self._device.stage(seen.tensor, nbytes, self._reserve)
                 )
             held = contiguous_cpu(seen.tensor)
-        return self.put_memory(entry, held.data_ptr(), entry.heading.nbytes)
+            return self.put_memory(entry, held.data_ptr(), entry.heading.nbytes)
 
     def _put_pieces(self, entry: Entry, pieces: Iterable[tuple[int, int, Event | None]]) -> bool:
         left, dtype = entry.heading.nbytes, entry.heading.dtype

@@ -38,8 +38,8 @@ def address_of(tensor: torch.Tensor) -> int:
     if (kind is not torch.Tensor and kind is not torch.nn.Parameter) or _function_mode():
         return 0
     try:
-        if tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg():
-            return tensor.data_ptr() if tensor.dtype in _REAL else 0
+        if tensor.is_cpu and not tensor.is_nested and tensor.is_contiguous():
+            return tensor.data_ptr() if tensor.dtype in _REAL and not tensor.is_neg() else 0
     except RuntimeError:
         return 0
     return 0
@@ -101,5 +101,19 @@ def _dispatches(kind: type[torch.Tensor]) -> bool:
 
 
 def contiguous_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    """Its values in contiguous CPU memory, conjugation and negation carried out."""
-    return tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
+    """Its values in contiguous CPU memory, conjugation and negation carried out.
+
+    Moved as integers of the same size where there are such: some types have memory, but no copy.
+    """
+    plain = tensor.detach()
+    if plain.is_conj():
+        plain = plain.resolve_conj()
+    if plain.is_neg():
+        plain = plain.resolve_neg()
+    bits = _BITS.get(plain.dtype.itemsize)
+    if bits is not None:
+        plain = plain.view(bits)
+    return plain.to("cpu").contiguous()
+
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
