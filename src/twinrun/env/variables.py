@@ -6,7 +6,7 @@ After a change run ``twinrun env --markdown > docs/env.md`` and update the froze
 
 from __future__ import annotations
 
-from twinrun.env.kinds import Choice, Directory, Flag, Integer, Number, Text
+from twinrun.env.kinds import Choice, Directory, Flag, Integer, Number, Size, Text
 from twinrun.env.origin import ORIGINS as _ORIGINS
 from twinrun.env.registry import declare
 
@@ -195,4 +195,78 @@ PYTHONPATH = declare(
 OPTIONS = declare(
     "TWINRUN_OPTIONS", Text(), None, room="recorder",
     help="written by twinrun run: options of the run directory where a process must make its own",
+)  # fmt: skip
+
+# --- grafting --------------------------------------------------------------------------------
+GRAFT_ROLE = declare(
+    "TWINRUN_GRAFT_ROLE", Choice(("baseline", "target")), None, room="grafting",
+    help="take part in a graft, as this side of it",
+)  # fmt: skip
+GRAFT_ADDRESS = declare(
+    "TWINRUN_GRAFT_ADDRESS", Text(), None, room="grafting",
+    help="HOST:PORT where the two jobs of a graft meet",
+)  # fmt: skip
+GRAFT_B2T = declare(
+    "TWINRUN_GRAFT_B2T", Text(), None, room="grafting",
+    help="filter of the points that flow from the baseline to the target",
+)  # fmt: skip
+GRAFT_T2B = declare(
+    "TWINRUN_GRAFT_T2B", Text(), None, room="grafting",
+    help="filter of the points that flow from the target to the baseline",
+)  # fmt: skip
+GRAFT_BASELINE_RANKS = declare(
+    "TWINRUN_GRAFT_BASELINE_RANKS", Integer(least=1), None, room="grafting", unit="ranks",
+    help="how many ranks the baseline must have",
+)  # fmt: skip
+GRAFT_TARGET_RANKS = declare(
+    "TWINRUN_GRAFT_TARGET_RANKS", Integer(least=1), None, room="grafting", unit="ranks",
+    help="how many ranks the target must have",
+)  # fmt: skip
+GRAFT_TRANSFORMS = declare(
+    "TWINRUN_GRAFT_TRANSFORMS", Text(), None, room="grafting",
+    help="[GLOB=]pkg.module.function, one a line, called on the receiving side",
+)  # fmt: skip
+GRAFT_DIMS = declare(
+    "TWINRUN_GRAFT_DIMS", Text(), None, room="grafting",
+    help="[baseline:|target:]GLOB=DIMS, one a line: layouts of points that carry none",
+)  # fmt: skip
+GRAFT_TIMEOUT_S = declare(
+    "TWINRUN_GRAFT_TIMEOUT_S", Number(least=0.01), None, room="grafting", unit="s",
+    help="how long a point is waited for (300)",
+)  # fmt: skip
+GRAFT_MEETING_TIMEOUT_S = declare(
+    "TWINRUN_GRAFT_MEETING_TIMEOUT_S", Number(least=0.01), None, room="grafting", unit="s",
+    help="how long the other job is waited for before it has come (1800)",
+)  # fmt: skip
+GRAFT_BUFFER = declare(
+    "TWINRUN_GRAFT_BUFFER", Size(), None, room="grafting", unit="bytes",
+    help="how much a rank stages for receivers that are elsewhere (1GiB)",
+)  # fmt: skip
+GRAFT_LOG = declare(
+    "TWINRUN_GRAFT_LOG", Choice(("full", "brief", "off")), None, room="grafting",
+    help="a line a graft with statistics, without them, or none",
+)  # fmt: skip
+GRAFT_STRICT = declare(
+    "TWINRUN_GRAFT_STRICT", Flag(), None, room="grafting",
+    help="stop at the first point that fails instead of going on without it",
+)  # fmt: skip
+GRAFT_FROM = declare(
+    "TWINRUN_GRAFT_FROM", Text(), None, room="grafting",
+    help="the capture that stands in for the baseline",
+)  # fmt: skip
+GRAFT_TOKEN = declare(
+    "TWINRUN_GRAFT_TOKEN", Text(), None, room="grafting",
+    help="secret that both jobs share; without it one is made at the meeting",
+)  # fmt: skip
+GRAFT_MESH = declare(
+    "TWINRUN_GRAFT_MESH", Text(), None, room="grafting",
+    help="this side's rank grid, tp=2,dp=2, for points that carry no coordinates",
+)  # fmt: skip
+GRAFT_GRADIENT = declare(
+    "TWINRUN_GRAFT_GRADIENT", Choice(("through", "leaf")), None, room="grafting",
+    help="at module boundaries: gradients go through a replaced value, or end at it",
+)  # fmt: skip
+GRAFT_JOURNAL = declare(
+    "TWINRUN_GRAFT_JOURNAL", Directory(), None, room="grafting",
+    help="directory that gets a file of JSON lines from each process of a graft",
 )  # fmt: skip

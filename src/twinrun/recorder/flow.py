@@ -103,6 +103,11 @@ class Flow:
         self._prune_at = max(4096, 2 * len(self._by_storage))
 
 
+def is_traced(tensor: torch.Tensor) -> bool:
+    """Whether the autograd graph shows what is computed from this tensor."""
+    return tensor.grad_fn is not None and torch.is_grad_enabled()
+
+
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     held = getattr(tensor, "_local_tensor", None)
     return held if isinstance(held, torch.Tensor) else tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twinrun.recorder.flow import Flow
+from twinrun.recorder.flow import Flow, is_traced
 from twinrun.recorder.scene import Scene
 
 
@@ -19,15 +19,21 @@ class Lineage:
         """What this very value was recorded as before, else what it was computed from.
 
         A tensor without an autograd graph may come from anything that the code around it could
-        see: the inputs of the call it stands in, and what the modules called there gave back.
-        That is more than its true makers, never less, so no consumer of a record is missed.
+        see: the inputs of the call it stands in, and what the modules called there gave back. One
+        with a graph may also come from those of them that take no gradients. That is more than
+        its true makers, never less, so no consumer of a record is missed.
         """
         sources, parents = self._flow.trace(tensor)
-        return sources, self._scene.visible() if parents is None else parents
+        here = self._scene.here
+        if sources or here is None:
+            return sources, parents or ()
+        if parents is None:
+            return (), tuple(here.visible)
+        return (), tuple(sorted({*parents, *here.untraced})) if here.untraced else parents
 
     def observed(self, tensor: torch.Tensor, number: int) -> None:
         """Remember a record that was made outside the boundary (``dump``)."""
         calls = self._scene.calls
         self._flow.observed(tensor, number, calls[-1].call if calls else -1)
         if calls:
-            calls[-1].visible.append(number)
+            calls[-1].sees(number, is_traced(tensor))

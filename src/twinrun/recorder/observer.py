@@ -13,7 +13,7 @@ from torch import nn
 from twinrun.recorder import flatten
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.finishing import finish_before
-from twinrun.recorder.flow import Flow
+from twinrun.recorder.flow import Flow, is_traced
 from twinrun.recorder.gradients import Gradients
 from twinrun.recorder.intercept import interceptors
 from twinrun.recorder.lineage import Lineage
@@ -155,33 +155,39 @@ class Observer:
     def _inputs(self, call: OpenCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = call.entry.arguments
         found = flatten.arguments(names, args, kwargs, self._skipped(call))
-        call.visible.extend(self._record_all(call, found, "input"))
+        self._record_all(call, found, "input", call)
 
     def _outputs(self, call: OpenCall, output: Any) -> None:
         found = flatten.flatten(output, "output", self._skipped(call))
         scene = self.scene
         # What this call computed from is what its own outputs may come from.
+        around = scene.calls[-1] if scene.calls else None
+        if around is None:
+            around = scene.outside = OpenCall(call.entry, call.begun, call.call, call.recompute)
         scene.calls.append(call)
         try:
-            numbers = self._record_all(call, found, "output")
+            self._record_all(call, found, "output", around)
         finally:
             scene.calls.pop()
-        if scene.calls:
-            scene.calls[-1].visible.extend(numbers)
-        else:
-            scene.outside = tuple(numbers)
 
     def _record_all(
-        self, call: OpenCall, found: Iterator[tuple[str, torch.Tensor]], role: str
-    ) -> list[int]:
+        self,
+        call: OpenCall,
+        found: Iterator[tuple[str, torch.Tensor]],
+        role: str,
+        seen_by: OpenCall,
+    ) -> None:
+        """Record what is wanted of ``found``; ``seen_by`` is where code can use it from then on."""
         ports = call.entry.ports
         if ports is None:
             if self.gradients is not None and role == "output":
                 for _, tensor in found:
                     self.gradients.follow(tensor, call, None)
-            return []
-        numbers = (self._record(call, port, t, role) for port, t in found if port in ports)
-        return [number for number in numbers if number is not None]
+            return
+        for port, tensor in found:
+            number = self._record(call, port, tensor, role) if port in ports else None
+            if number is not None:
+                seen_by.sees(number, is_traced(tensor))
 
     def _record(self, call: OpenCall, port: str, tensor: torch.Tensor, role: str) -> int | None:
         entry = call.entry
