@@ -11,6 +11,14 @@ TONES: dict[str, Tone] = {
     "undecided": "unsure", "differs": "bad", "unmatched": "bad", "unreadable": "bad",
 }  # fmt: skip
 
+_REASONS = {
+    "nonfinite": "NaN or Inf on one side only",
+    "layout": "no layout that is known or can be inferred makes one tensor of both sides' shapes",
+    "partial sum": "each rank holds an addend; nothing shows that their sum was ever taken",
+    "one side only": "recorded on one side only",
+    "unreadable": "the capture does not give its values back",
+}
+
 
 def point_fields(row: Row) -> list[Field]:
     """Everything known about one row, the verdict first."""
@@ -39,14 +47,15 @@ def distance(row: Row) -> str:
 
 
 def _verdict(row: Row) -> list[str]:
+    """How far apart, and where it is not the distance that decides, what does."""
     if row.verdict == "unmatched":
         return [_unmatched(row)]
     lines = [] if row.measures is None else [_distance(row, row.measures)]
     if row.baseline and row.target and row.reason in ("shape", "dtype"):
-        lines.insert(0, _disagreement(row.baseline, row.target, row.reason))
-    elif row.reason and not (row.reason == "nonfinite" and lines):
-        lines.insert(0, row.reason)
-    return lines or [row.reason or "no reason was recorded"]
+        lines.append(_disagreement(row.baseline, row.target, row.reason))
+    elif row.reason:
+        lines.append(_REASONS.get(row.reason, row.reason))
+    return lines or ["no reason was recorded"]
 
 
 def _unmatched(row: Row) -> str:
