@@ -144,10 +144,9 @@ class _Comparison:
         return outcomes
 
     def _ruler(self, pair: Pair, way_of: Mapping[Key, Way]) -> Ruler:
-        deepest = [way_of[point.key] for point in pair.baseline]
-        way = Way(max(w.depth for w in deepest), max(w.reduction for w in deepest))
+        deepest = max((way_of[point.key] for point in pair.baseline), key=lambda way: way.depth)
         noise = self._noise(pair.baseline) if self.meter is not None else None
-        return Ruler(pair.lead.key.name, way, self.settings, noise)
+        return Ruler(pair.lead.key.name, deepest, self.settings, noise)
 
     def _noise(self, points: tuple[Point, ...]) -> Noise | None:
         assert self.meter is not None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from twinrun.comparison.points import Point, Points
-from twinrun.numerics.dtypes import format_of
+from twinrun.numerics.dtypes import coarser, format_of
 from twinrun.numerics.floor import PER_BLOCK
 from twinrun.recorder.record import Record
 
@@ -17,13 +17,21 @@ _LAYER_TAGS = ("layer", "layer_id", "layer_idx", "block")
 # Between two tensors that somebody dumped by hand lie a few operations.
 _PER_DUMP = 4
 
+# Sums inside a module that is not looked into: a transformer's inner width is up to 4 times its outer.
+_UNSEEN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What a point's value went through: roundings, and the length of the longest sum."""
+    """What a point's value went through: roundings, the longest sum, the coarsest float type.
+
+    ``coarsest`` is a dtype's name: a loss in float32 over bfloat16 layers is as noisy as they are.
+    """
 
     depth: int
     reduction: int
+    coarsest: str = ""
+    gradient: bool = False
 
 
 def ways(points: Points) -> Iterator[tuple[Point, Way]]:
@@ -32,39 +40,47 @@ def ways(points: Points) -> Iterator[tuple[Point, Way]]:
     A block - a module path up to its first number, such as ``model.layers.3`` - counts
     `PER_BLOCK` roundings when it is first entered, going forward and again going backward; another
     module that gives a value counts one. Sums are as long as the recorder says (``in_features``)
-    or as the tensors are wide, for gradients of weights as long as there are rows. Where a run
+    or four times as long as the tensors are wide, for gradients of weights as long as there are rows. Where a run
     records gradients, one step's depth carries over to the next: its weights were updated.
     """
     trains = False
-    walk = _Walk(0)
+    walk = _Walk()
     step = None
     for point in points:
         record = points.first(point)
         trains = trains or record.kind == "gradient"
         if record.step != step:
-            walk = _Walk(walk.depth if trains else 0)
+            walk = walk.next(trains)
             step = record.step
         yield point, walk.pass_by(record, _widths(points.records(point)))
 
 
 class _Walk:
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int = 0, coarsest: str = "") -> None:
         self.depth = depth
         self._reduction = 1
+        self._coarsest = coarsest
         self._rows = 1
         self._passed: set[tuple[str, str]] = set()
+
+    def next(self, trains: bool) -> _Walk:
+        """The walk of the next step."""
+        return _Walk(self.depth, self._coarsest) if trains else _Walk()
 
     def pass_by(self, record: Record, widths: tuple[int, int]) -> Way:
         """Take one point in and say where it stands."""
         if record.role == "parameter" and record.kind != "gradient":
             return Way(1, 1)
         if format_of(record.dtype).exact:
-            return Way(self.depth, self._reduction)
+            return Way(self.depth, self._reduction, self._coarsest)
+        if record.role in ("output", "dump"):
+            self._coarsest = coarser(self._coarsest, record.dtype).name
         self.depth += self._roundings(record)
-        self._reduction = max(self._reduction, record.reduction, widths[0])
+        self._reduction = max(self._reduction, record.reduction or _UNSEEN * widths[0])
         self._rows = max(self._rows, widths[1])
         sums_rows = record.role == "parameter"
-        return Way(self.depth, max(self._reduction, self._rows if sums_rows else 1))
+        length = max(self._reduction, self._rows if sums_rows else 1)
+        return Way(self.depth, length, self._coarsest, record.kind == "gradient")
 
     def _roundings(self, record: Record) -> int:
         block = _block(record)

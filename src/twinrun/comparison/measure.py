@@ -90,14 +90,16 @@ class Ruler:
             why = f"twice the second good run's distance ({self.noise.l2:.2g})"
             seen = measured(self.noise.l2, self.noise.worst)
             return _floor(seen, k or K_MEASURED, "measured", why)
+        noisy = coarser(form.name, self.way.coarsest)
         allowed = first_order(
-            form,
+            noisy,
             depth=self.way.depth,
             reduction=self.way.reduction,
             elements=found.elements,
             rms=_rms(found),
+            gradient=self.way.gradient,
         )
-        why = f"{form.name}, {self.way.depth} roundings deep, sums of {self.way.reduction}"
+        why = f"{noisy.name}, {self.way.depth} roundings deep, sums of {self.way.reduction}"
         return _floor(allowed, k or K_FIRST_ORDER, "first-order", why)
 
 

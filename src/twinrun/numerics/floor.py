@@ -23,6 +23,8 @@ START = 18
 PER_BLOCK = 8
 # Distance from the fitted line to the floor.
 MARGIN = 1.5
+# Gradients amplify rounding: softmax and norms are differentiated where they nearly cancel.
+GRADIENT_GAIN = 1.6
 # The worst of N elements lies sqrt(2 ln N) deviations out; tails of real tensors are heavier.
 TAIL = 3.0
 # No floor lets an element be wrong by half the RMS of its row.
@@ -40,20 +42,27 @@ class Allowance:
 
 
 def first_order(
-    form: Format, *, depth: int, reduction: int, elements: int, rms: float = 1.0
+    form: Format,
+    *,
+    depth: int,
+    reduction: int,
+    elements: int,
+    rms: float = 1.0,
+    gradient: bool = False,
 ) -> Allowance:
     """The floor of a point that lies `depth` roundings into a run and sums up to `reduction` terms.
 
     ``l2 = 1.5 sqrt(D + 18) sqrt(0.10 u^2 + 0.003 n a^2)``, u the roundoff of the coarser dtype (with
     the smallest step over the tensor's RMS where that is larger), a that of its accumulator, and never
-    above ``sqrt(u)``: where half of the digits are noise no first-order argument holds.
+    above ``sqrt(u)``; 1.6 times that for gradients. Where half of the digits are noise no first-order argument holds.
     ``worst = 3 sqrt(2 ln N) l2`` for N elements, never above 0.5. Exact types have the floor 0.
     """
     if form.exact:
         return Allowance(0.0, 0.0)
     roundoff = max(form.roundoff, form.step / rms if rms > 0 else 0.0)
     terms = TERM * max(1, reduction) * form.accumulator**2
-    l2 = MARGIN * math.sqrt(depth + START) * math.sqrt(ROUNDING * roundoff**2 + terms)
+    gain = MARGIN * (GRADIENT_GAIN if gradient else 1.0)
+    l2 = gain * math.sqrt(depth + START) * math.sqrt(ROUNDING * roundoff**2 + terms)
     return spread(min(l2, math.sqrt(form.roundoff)), elements)
 
 
