@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from shlex import split
 from types import ModuleType
 from typing import Any
@@ -90,6 +91,19 @@ def test_a_wrong_value_is_refused_before_anything_is_read(
     assert run(["compare", "a", "b", *words]) == 2
     assert "baseline" not in asked
     assert words[0] in capsys.readouterr().err
+
+
+def test_advice_names_only_commands_that_there_are(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What to do next never sends the reader to a command that this version lacks."""
+    lines = ("twinrun show a x", "twinrun levitate a", "record a second run")
+    asked["result"] = replace(EVERY["divergence"](), advice=lines)
+    run(["compare", "a", "b"])
+    out = capsys.readouterr().out
+    assert "twinrun show a x" in out
+    assert "record a second run" in out
+    assert "levitate" not in out
 
 
 def test_no_bar_in_a_pipe() -> None:

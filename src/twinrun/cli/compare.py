@@ -63,6 +63,7 @@ def command(
     BASELINE and TARGET are directories that twinrun run wrote. Captures of one run that lie on
     several nodes are joined with commas: nodeA/run,nodeB/run.
     """
+    from twinrun.cli.advice import possible
     from twinrun.comparison.compare import compare
     from twinrun.report import jsonlines, progress, terminal
     from twinrun.report.comparison import comparison_page
@@ -70,7 +71,7 @@ def command(
     # Usage errors first: nothing is read before every option is known to be right.
     floor, every_k, skipped = _by_glob(floors, "--floor"), _k(k), _steps(skip_steps)
     with progress.bar(sys.stderr, "comparing") as told:
-        result = compare(
+        found = compare(
             baseline,
             target,
             map=map_file,
@@ -84,6 +85,7 @@ def command(
             hints=hints,
             progress=told,
         )
+    result = possible(found)
     if as_json:
         for line in jsonlines.comparison_lines(result):
             print(line)

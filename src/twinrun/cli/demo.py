@@ -122,12 +122,13 @@ def _ours(stderr: str) -> list[str]:
 
 
 def _compared(baseline: str, target: str) -> Result:
+    from twinrun.cli.advice import possible
     from twinrun.comparison.compare import compare
     from twinrun.report import terminal
     from twinrun.report.comparison import comparison_page
 
     print(f"compare\n  $ twinrun compare {baseline} {target}\n", flush=True)
-    result = compare(baseline, target)
+    result = possible(compare(baseline, target))
     terminal.show(comparison_page(result, top=3), terminal.console(sys.stdout))
     return result
 

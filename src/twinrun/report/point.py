@@ -13,7 +13,7 @@ TONES: dict[str, Tone] = {
 
 _REASONS = {
     "nonfinite": "NaN or Inf on one side only",
-    "layout": "no layout that is known or can be inferred makes one tensor of both sides' shapes",
+    "layout": "the layouts of the two sides could not be brought together",
     "partial sum": "each rank holds an addend; nothing shows that their sum was ever taken",
     "one side only": "recorded on one side only",
     "unreadable": "the capture does not give its values back",
