@@ -39,6 +39,8 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     rank_sum, factor, one_shard, one_replica, region, shifted, transposed, rounding, permuted, swapped,
 )  # fmt: skip
 """In this order; the first that explains the difference down to the floor is told."""
+ANY_SHAPE: tuple[Hypothesis, ...] = (transposed, swapped)
+"""Those that hold where the two shapes are not the same, too."""
 
 
 def add_hints(
@@ -90,7 +92,8 @@ def _explain(
     )  # fmt: skip
     if not (torch.isfinite(case.baseline).all() and torch.isfinite(case.target).all()):
         return
-    outcome.hint = next((h for test in HYPOTHESES if (h := test(case)) is not None), None)
+    tests = HYPOTHESES if a.shape == b.shape else ANY_SHAPE
+    outcome.hint = next((h for test in tests if (h := test(case)) is not None), None)
 
 
 def _values(logical: Logical, to: torch.dtype) -> torch.Tensor:

@@ -38,13 +38,16 @@ def pair_up(baseline: Points, target: Points, rules: RuleSet | None = None) -> I
     mapped = {match.baseline[0].key: match for match in matches}
     hidden = {point.key for match in matches for point in match.baseline}
     taken = {point.key for match in matches for point in match.target}
+    plain = {p.key: q for p in baseline if (q := _partner(p.key, target, taken)) is not None}
+    taken.update(partner.key for key, partner in plain.items() if key not in hidden)
+    plain.update(_same_argument(baseline, target, {*plain, *hidden}, taken))
+    taken.update(partner.key for key, partner in plain.items() if key not in hidden)
     for point in baseline:
         match = mapped.get(point.key)
         if match is not None:
             yield Pair(match.baseline, match.target, match.rule)
         elif point.key not in hidden:
-            partner = _partner(point.key, target, taken)
-            taken.update([partner.key] if partner else [])
+            partner = plain.get(point.key)
             yield Pair((point,), (partner,) if partner else ())
     for point in target:
         if point.key not in taken:
@@ -58,6 +61,29 @@ def _partner(key: Key, other: Points, taken: set[Key]) -> Point | None:
     if found is not None and key not in taken:
         return found
     return _forward(key, other) if key.recompute else None
+
+
+def _same_argument(
+    baseline: Points, target: Points, paired: set[Key], taken: set[Key]
+) -> dict[Key, Point]:
+    """Inputs that one run names by position and the other by parameter (a wrapped ``forward``).
+
+    They pair where each is the only unpaired input of the same module call.
+    """
+    left = _lone_inputs(baseline, paired)
+    right = _lone_inputs(target, taken)
+    return {left[call].key: right[call] for call in left.keys() & right.keys()}
+
+
+def _lone_inputs(points: Points, paired: set[Key]) -> dict[Key, Point]:
+    """Module call (as a key) -> its only unpaired input."""
+    found: dict[Key, list[Point]] = {}
+    for point in points:
+        module, mark, _ = point.key.name.partition(":input.")
+        if mark and point.key not in paired:
+            gradient = ":grad" if point.key.name.endswith(":grad") else ""
+            found.setdefault(replace(point.key, name=module + gradient), []).append(point)
+    return {call: held[0] for call, held in found.items() if len(held) == 1}
 
 
 def _forward(key: Key, other: Points) -> Point | None:

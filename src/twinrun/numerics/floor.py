@@ -54,7 +54,8 @@ def first_order(
 
     ``l2 = 1.5 sqrt(D + 18) sqrt(0.10 u^2 + 0.003 n a^2)``, u the roundoff of the coarser dtype (with
     the smallest step over the tensor's RMS where that is larger), a that of its accumulator, and never
-    above ``sqrt(u)``; 1.6 times that for gradients. Where half of the digits are noise no first-order argument holds.
+    above ``sqrt(u)``: where half of the digits are noise no first-order argument holds. Gradients
+    have 1.6 times that.
     ``worst = 3 sqrt(2 ln N) l2`` for N elements, never above 0.5. Exact types have the floor 0.
     """
     if form.exact:
