@@ -12,7 +12,7 @@ import twinrun
 from twinrun.collectives import probe
 from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import GroupFacts
-from twinrun.collectives.wishes import Wishes
+from twinrun.collectives.wishes import Wishes, why_in_node_only
 from twinrun.errors import PeerError
 from twinrun.launch import guard
 from twinrun.launch.decision import Decision
@@ -59,8 +59,7 @@ def agree(
     forced, decision = guard.in_node_only(job_nodes, wishes.keep_in_node, environ)
     off = [(backend, reason) for backend, reason in answers[0]["off"]]
     if forced:
-        reason = f"the job spans {job_nodes} nodes (symmetric memory reaches one node)"
-        off.append(("symmetric", f"{reason}   rule {guard.RULE}"))
+        off.append(("symmetric", why_in_node_only(job_nodes)))
     facts = GroupFacts(
         ranks=exchange.ranks,
         nodes=nodes,

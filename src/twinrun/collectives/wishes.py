@@ -9,6 +9,7 @@ from typing import Any
 from twinrun.env import Variable
 from twinrun.env import variables as V
 from twinrun.errors import UsageError
+from twinrun.launch import guard
 from twinrun.launch.conflicts import refuse_conflicts
 from twinrun.launch.wants import Wants
 
@@ -60,10 +61,23 @@ def read_wishes(
 def switched_off(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The backends that a variable switches off, each with the variable and who set it."""
     return tuple(
-        (backend, f"{variable.name} = 0   {variable.source(environ)}")
+        (backend, _why_off(variable, environ))
         for backend, variable in _SWITCHES
         if not variable.get(environ)
     )
+
+
+def _why_off(variable: Variable[bool, bool], environ: Mapping[str, str]) -> str:
+    origin = variable.source(environ)
+    if origin.kind == "rule" and origin.detail == guard.RULE:
+        return why_in_node_only(V.NNODES.get(environ))
+    return f"{variable.name} = 0   {origin}"
+
+
+def why_in_node_only(nodes: int | None) -> str:
+    """The guard's reason, as a plan gives it."""
+    told = "several" if nodes is None else nodes
+    return f"the job spans {told} nodes (symmetric memory reaches one node)   rule {guard.RULE}"
 
 
 def _word(

@@ -56,6 +56,10 @@ KEEP_IN_NODE_ALL_REDUCE = declare(
     help="across nodes, keep the in-node all-reduce for groups that lie inside one node",
 )  # fmt: skip
 
+ALL_REDUCE_STREAMS = declare(
+    "TWINRUN_ALL_REDUCE_STREAMS", Integer(least=1, most=8), 2, room="collectives", unit="streams",
+    help="how many AllReduce may run at once on one GPU; their grids are cut so that all fit",
+)  # fmt: skip
 ALL_REDUCE_GRAPH_INPUTS = declare(
     "TWINRUN_ALL_REDUCE_GRAPH_INPUTS", Flag(), True, room="collectives",
     help="let an all-reduce captured in a CUDA graph read its input in place",

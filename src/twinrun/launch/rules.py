@@ -39,15 +39,15 @@ def resolve(
     args: LaunchArgs,
     environment: Mapping[str, str],
     platform: Platform = Platform(),  # noqa: B008 - frozen
-    observers: Observers = Observers(),  # noqa: B008 - frozen
+    observers: Observers | None = None,
 ) -> Resolved:
     """What will really be launched, with every decision and its reason.
 
-    ``environment`` is not changed. ``LaunchError`` names all problems at once, ``VariableError`` all
+    ``observers`` left out are those that the environment tells of. ``environment`` is not changed. ``LaunchError`` names all problems at once, ``VariableError`` all
     variables that are unknown or do not parse.
     """
     check(environment)
-    state = State.of(args, environment, platform, observers)
+    state = State.of(args, environment, platform, observers or Observers.of(environment))
     for name, rule in RULES:
         _apply(name, rule, state)
     if state.problems:

@@ -23,6 +23,17 @@ class Observers:
     b2t: str = ""
     t2b: str = ""
 
+    @classmethod
+    def of(cls, environ: Mapping[str, str], mode: str = "") -> Observers:
+        """What the variables of ``twinrun run`` and ``twinrun graft`` say, and the capture's mode."""
+        return cls(
+            mode=mode,
+            live_graft=V.GRAFT_ADDRESS.get(environ) or "",
+            offline_graft=V.GRAFT_FROM.get(environ) or "",
+            b2t=V.GRAFT_B2T.get(environ) or "",
+            t2b=V.GRAFT_T2B.get(environ) or "",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Wants:

@@ -45,7 +45,9 @@ def torchrun(environ: Mapping[str, str]) -> Job | None:
     size, local = V.WORLD_SIZE.get(environ), V.LOCAL_WORLD_SIZE.get(environ)
     if size is None or local is None:
         return None
-    nodes = V.NNODES.get(environ) or V.GROUP_WORLD_SIZE.get(environ) or -(-size // local)
+    # A launch around a torchrun of its own may say less than torchrun does: the larger word counts.
+    said = (V.NNODES.get(environ), V.GROUP_WORLD_SIZE.get(environ), -(-size // local))
+    nodes = max(number for number in said if number is not None)
     return Job("torchrun", nodes, V.GROUP_RANK.get(environ), V.RANK.get(environ), size, local)
 
 
