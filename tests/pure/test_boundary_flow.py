@@ -68,6 +68,20 @@ def test_parents_without_a_graph_are_what_is_in_sight(tmp_path: Path) -> None:
         assert parents == {"1:input.x", "1.up:output", "1.down:output"}
 
 
+def test_modules_without_taps_hide_nobody(tmp_path: Path) -> None:
+    """With taps on leaves only, what flows through the modules around them is still in sight."""
+    model = nn.Sequential(Block(), Block())
+    with observing(tmp_path / "a", taps="leaves"), torch.no_grad():
+        model(torch.ones(1, 4))
+        model(torch.ones(1, 4))
+    held = read(tmp_path / "a").records
+    second = next(r for r in held if r.name == "1.up:input.input" and r.step == 1)
+    by_number = {r.number: r for r in held}
+    parents = {(by_number[n].name, by_number[n].step) for n in second.parents}
+    assert {("0.up:output", 1), ("0.down:output", 1)} <= parents
+    assert ("0.down:output", 0) in parents, "kept in a variable, it could be"
+
+
 def test_inputs_without_gradients_are_parents_too(tmp_path: Path) -> None:
     """What takes no gradients is not in the graph, and yet fed the output."""
     block = Block()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import torch
 
@@ -30,6 +31,9 @@ def join() -> bool:
     recorder = Recorder(directory)
     activate(recorder)
     boundary.install(everything=recorder)
+    if V.GRAFT_ROLE.get() is not None:
+        # By name: the rooms above are not this one's to import.
+        import_module("twinrun.grafting.joining").join(recorder)
     leave_note("joined", rank=standing().rank)
     return True
 

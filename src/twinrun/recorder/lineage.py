@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from twinrun.recorder.flow import Flow, is_traced
+from twinrun.recorder.flow import UNKNOWN, Flow, is_traced
 from twinrun.recorder.scene import Scene
+
+LISTED = 512
 
 
 class Lineage:
@@ -25,15 +29,19 @@ class Lineage:
         """
         sources, parents = self._flow.trace(tensor)
         here = self._scene.here
-        if sources or here is None:
-            return sources, parents or ()
+        if sources:
+            return sources, ()
         if parents is None:
-            return (), tuple(here.visible)
-        return (), tuple(sorted({*parents, *here.untraced})) if here.untraced else parents
+            return (), _bounded(here.visible)
+        return (), _bounded(sorted({*parents, *here.untraced})) if here.untraced else parents
 
     def observed(self, tensor: torch.Tensor, number: int) -> None:
         """Remember a record that was made outside the boundary (``dump``)."""
         calls = self._scene.calls
         self._flow.observed(tensor, number, calls[-1].call if calls else -1)
-        if calls:
-            calls[-1].sees(number, is_traced(tensor))
+        self._scene.here.sees(number, is_traced(tensor))
+
+
+def _bounded(numbers: Sequence[int]) -> tuple[int, ...]:
+    """All of them, or that they are unknown: a long list would say as little, at a greater price."""
+    return tuple(numbers) if len(numbers) <= LISTED else (UNKNOWN,)

@@ -21,7 +21,7 @@ from twinrun.recorder.parameters import record_parameters
 from twinrun.recorder.recompute import in_backward
 from twinrun.recorder.registry import Registry
 from twinrun.recorder.roots import Entry, Root
-from twinrun.recorder.scene import OpenCall, Scene
+from twinrun.recorder.scene import OpenCall, Scene, Sight
 from twinrun.recorder.taps import Taps
 from twinrun.recorder.unfired import unfired
 
@@ -71,6 +71,8 @@ class Observer:
             return original(module, *args, **kwargs)
         if not entry.called:
             entry.called = self._news = True
+        if not depth:
+            self.scene.root_begins()
         stack.append(entry)
         try:
             # A root without taps still shows whether a backward pass goes through it.
@@ -81,8 +83,10 @@ class Observer:
         finally:
             # An exception may have left deeper frames' entries behind (a recompute that stops early).
             del stack[depth:]
-            if not depth and self._news:
-                self._guarded(self._tell_unfired)
+            if not depth:
+                self.scene.root_ended()
+                if self._news:
+                    self._guarded(self._tell_unfired)
 
     def abandon(self) -> None:
         """In a forked child: this capture is the parent's, its hooks must not speak here."""
@@ -155,15 +159,13 @@ class Observer:
     def _inputs(self, call: OpenCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = call.entry.arguments
         found = flatten.arguments(names, args, kwargs, self._skipped(call))
-        self._record_all(call, found, "input", call)
+        self._record_all(call, found, "input", call.sight)
 
     def _outputs(self, call: OpenCall, output: Any) -> None:
         found = flatten.flatten(output, "output", self._skipped(call))
         scene = self.scene
         # What this call computed from is what its own outputs may come from.
-        around = scene.calls[-1] if scene.calls else None
-        if around is None:
-            around = scene.outside = OpenCall(call.entry, call.begun, call.call, call.recompute)
+        around = scene.here
         scene.calls.append(call)
         try:
             self._record_all(call, found, "output", around)
@@ -175,7 +177,7 @@ class Observer:
         call: OpenCall,
         found: Iterator[tuple[str, torch.Tensor]],
         role: str,
-        seen_by: OpenCall,
+        seen_by: Sight,
     ) -> None:
         """Record what is wanted of ``found``; ``seen_by`` is where code can use it from then on."""
         ports = call.entry.ports

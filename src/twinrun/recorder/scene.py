@@ -5,44 +5,70 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from twinrun.recorder.flow import UNKNOWN
 from twinrun.recorder.roots import Entry
+
+
+@dataclass(slots=True, eq=False)
+class Sight:
+    """The records that code in one call could compute from: its inputs, and what it called gave back.
+
+    ``untraced`` are those among ``visible`` that an autograd graph does not show.
+    """
+
+    visible: list[int] = field(default_factory=list)
+    untraced: list[int] = field(default_factory=list)
+
+    def sees(self, number: int, traced: bool) -> None:
+        """A record came into sight."""
+        self.visible.append(number)
+        if not traced:
+            self.untraced.append(number)
 
 
 @dataclass(slots=True, eq=False)
 class OpenCall:
     """One observed call of a module, from its entry to its return.
 
-    ``call`` is the root's call that it belongs to, ``begun`` the tick at its entry. ``visible`` are
-    the records that code in this call could compute from: its inputs, and what it called gave back.
-    ``untraced`` are those among them that an autograd graph does not show.
+    ``call`` is the root's call that it belongs to, ``begun`` the tick at its entry.
     """
 
     entry: Entry
     begun: int
     call: int
     recompute: bool
-    visible: list[int] = field(default_factory=list)
-    untraced: list[int] = field(default_factory=list)
-
-    def sees(self, number: int, traced: bool) -> None:
-        """A record became visible here."""
-        self.visible.append(number)
-        if not traced:
-            self.untraced.append(number)
+    sight: Sight = field(default_factory=Sight)
 
 
 class Scene(threading.local):
     """Per thread: the stack of modules that are being called, and the observed calls among them.
 
-    ``outside`` is the last root call's stand-in: what code between root calls could compute from.
+    ``outside`` is what the code around all observed calls sees: between root calls, and inside
+    modules without taps. ``before`` says how much of it was there when the present root began.
     """
 
     def __init__(self) -> None:
         self.stack: list[Entry] = []
         self.calls: list[OpenCall] = []
-        self.outside: OpenCall | None = None
+        self.outside = Sight()
+        if threading.current_thread() is not threading.main_thread():
+            # What another thread recorded may have reached this one.
+            self.outside.sees(UNKNOWN, traced=False)
+        self.before = (0, 0)
 
     @property
-    def here(self) -> OpenCall | None:
-        """The call that code running now stands in, or what stands in for it between root calls."""
-        return self.calls[-1] if self.calls else self.outside
+    def here(self) -> Sight:
+        """What code running now can see."""
+        return self.calls[-1].sight if self.calls else self.outside
+
+    def root_begins(self) -> None:
+        """An outermost module is entered: remember what was in sight outside of it."""
+        sight = self.outside
+        self.before = (len(sight.visible), len(sight.untraced))
+
+    def root_ended(self) -> None:
+        """It has returned: what it gave is in sight now, what earlier ones gave is not."""
+        sight, (visible, untraced) = self.outside, self.before
+        if len(sight.visible) > visible:
+            del sight.visible[:visible]
+            del sight.untraced[:untraced]
