@@ -25,9 +25,9 @@ def comparison_page(result: Result, top: int = 10) -> Page:
     page: list[Block | None] = [*_header(result), None]
     if result.invariants:
         page += [*_invariants(result.invariants, top), None]
-    page += [*_verdict(result, top), None]
-    page.append(Fields((*_summary(result), *_next(result))))
-    return page
+    page += _verdict(result, top)
+    last = (*_summary(result), *_next(result))
+    return [*page, None, Fields(last)] if last else page
 
 
 def _header(result: Result) -> list[Block]:
