@@ -5,49 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-import torch
 
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.giving import Parcel, Shelf, Want
+from twinrun.grafting.giving import Given, Parcel, Shelf, Want
 from twinrun.grafting.ledger import Announcement, Ledger
 from twinrun.grafting.message import Message
-from twinrun.grafting.orders import Order, Orders
+from twinrun.grafting.orders import Orders
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.plan import Plan, Refusal, Wait
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
+from twinrun.grafting.receiving import Taken, Taking
 from twinrun.grafting.roster import Peer, Roster
 from twinrun.grafting.settings import Settings
-from twinrun.grafting.taking import Assembly, Stash, castable, read_whole
+from twinrun.grafting.taking import Stash
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
-from twinrun.recorder.dtypes import BY_NAME
 
 _EVICT_S = 5.0
 _ASK_S = 1.0
+_OUTCOMES = 1024
 _END = 1 << 62
-
-
-class PointFailed(TwinrunError):
-    """One point cannot be grafted; the program's own tensor is used and the graft goes on."""
-
-
-@dataclass
-class Taken:
-    """What one receiver got at a point.
-
-    ``tensor``: its own boxes, host memory that the caller owns; None when whole values were asked
-    for. ``whole``: (sender, tensor or None, plain value, extras) in sender-rank order.
-    """
-
-    tensor: torch.Tensor | None
-    senders: tuple[int, ...]
-    note: str
-    waited_s: float
-    whole: list[tuple[int, torch.Tensor | None, Any, Any]] = field(default_factory=list)
-    nbytes: int = 0
 
 
 class Exchange:
@@ -61,20 +37,21 @@ class Exchange:
         settings: Settings,
         me: Rank,
         world: int,
-        say: Callable[[str], None] = lambda text: None,
+        mixed: Callable[[Point, str], None] = lambda point, text: None,
     ) -> None:
         self.settings = settings
         self.me = me
         self.ledger = Ledger()
         self.roster = Roster(settings, me, world, self)
         self.failure: TwinrunError | None = None
-        self._say = say
-        self._lock = threading.RLock()
+        self._mixed = mixed
+        self._outcomes: dict[Point, tuple[Rank, str] | None] = {}
+        self.lock = threading.RLock()
         self._turn = threading.RLock()
         self._closed = False
         self._shelf = Shelf(self.roster.buffer, self.ledger)
-        self._stash = Stash(settings.buffer_bytes)
-        self._orders = Orders(me, self.roster, self.ledger)
+        self.stash = Stash(settings.buffer_bytes)
+        self.orders = Orders(me, self.roster, self.ledger)
         self._numbers: dict[Holding, int] = {}
         self._current: dict[str, int] = {}
         self._step = -1
@@ -83,29 +60,53 @@ class Exchange:
 
     # --- what the program calls ------------------------------------------------------------
 
-    def give(self, point: Point, holding: Holding, parcel_of: Callable[[int], Parcel]) -> int:
-        """Send what ``parcel_of(announcement)`` makes to whoever wants it; bytes sent or staged."""
+    def give(self, point: Point, holding: Holding, parcel_of: Callable[[int], Parcel]) -> Given:
+        """Send what ``parcel_of(announcement)`` makes to whoever wants it, or keep it for who may."""
         with self._turn:
             self.alive()
-            self.advance(point)
-            with self._lock:
+            self._advance(point)
+            with self.lock:
                 parcel = parcel_of(self._announce(point, holding))
                 orders = self._shelf.orders(parcel)
             if len(orders) < (self.roster.world(OTHER[self.me.role]) or _END):
                 self._keep(parcel, orders)
-            return sum(self._send(parcel, want) for want in orders.values() if want.boxes != ())
+            sent = [self._send(parcel, want) for want in orders.values() if want.boxes != ()]
+            channels = {peer.channel for peer in self.roster.others(OTHER[self.me.role])}
+            return Given(sum(sent), len(sent), ", ".join(sorted(channels)) or "staged")
 
     def take(self, point: Point, holding: Holding, *, whole: bool = False) -> Taken:
         """Wait for the other run's value of ``point``, as boxes in ``holding``'s layout or whole."""
         with self._turn:
             self.alive()
-            self.advance(point)
-            with self._lock:
+            self._advance(point)
+            with self.lock:
                 self._announce(point, holding)
-            return _Taking(self, point, holding, whole).run()
+            taken = Taking(self, point, holding, whole).run()
+            self._outcome(point, None)
+            return taken
 
-    def advance(self, point: Point) -> None:
-        """Note where this rank is; a new step is told to everybody."""
+    def begin(self, step: int) -> None:
+        """This rank enters ``step``; who waits for its points of earlier steps learns of it."""
+        with self._turn:
+            self.alive()
+            if step > self._step:
+                self._pass(step)
+
+    def layouts(self, point: Point, senders: tuple[int, ...]) -> list[Holding]:
+        """How each of these ranks of the other job holds ``point``."""
+        found = [self.ledger.held(Rank(OTHER[self.me.role], rank), point) for rank in senders]
+        return [made.holding for made in found if made is not None]
+
+    def world(self, role: str) -> int:
+        """How many ranks a job has; 0 while that is not known."""
+        return self.roster.world(role) or 0
+
+    def tell_failed(self, point: Point, why: str) -> None:
+        """Let the other ranks know that this one did not take ``point``."""
+        self._outcome(point, (self.me, why))
+        self.roster.tell_all({"t": "failed", "p": list(point), "why": why})
+
+    def _advance(self, point: Point) -> None:
         self.last = str(point)
         if point.step > self._step:
             self._pass(point.step)
@@ -125,6 +126,11 @@ class Exchange:
             reason = why if self.failure is None else f"stopped: {self.failure.summary}"
             self.roster.close(reason)
 
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors and nothing else."""
+        self._closed = True
+        self.roster.abandon()
+
     def alive(self) -> None:
         """Raise what ended the graft, once something has."""
         if self.failure is not None:
@@ -136,17 +142,16 @@ class Exchange:
 
     def failed(self, error: TwinrunError) -> None:
         """The graft is over for this process."""
-        with self._lock:
+        with self.lock:
             first = self.failure is None and not self._closed
             if first:
                 self.failure = error
         if first:
-            self._say(f"graft ended: {error}")
             self.roster.tell_all({"t": "bye", "why": f"stopped: {error.summary}"})
 
     def joined(self, peer: Peer) -> None:
         """A peer has come: it hears everything that was announced before."""
-        with self._lock:
+        with self.lock:
             # Under the lock that every announcement takes, so that none is heard before its past.
             self.roster.peers[peer.rank] = peer
             for history in self.ledger.of(self.me).announced.values():
@@ -158,7 +163,7 @@ class Exchange:
     def heard(self, peer: Peer, header: Header) -> None:
         """A control message."""
         who, kind = str(peer.rank), header.get("t")
-        with self._lock:
+        with self.lock:
             if kind == "hold":
                 at = read(header, "since", list, who)
                 holding = Holding.read(read(header, "what", dict, who), who)
@@ -166,7 +171,7 @@ class Exchange:
                 self.ledger.announce(
                     peer.rank, Announcement((int(at[0]), int(at[1])), number, holding)
                 )
-                self._orders.answer(peer, holding.name, number, (int(at[0]), int(at[1])))
+                self.orders.answer(peer, holding.name, number, (int(at[0]), int(at[1])))
             elif kind == "want":
                 want = Want.read(peer.rank, header)
                 self._serve_kept(peer, want)
@@ -180,6 +185,10 @@ class Exchange:
                 self.roster.tell(peer, {"t": "step", "step": self._step, "last": self.last})
             elif kind == "bye":
                 self._bye(peer, read(header, "why", str, who))
+            elif kind == "failed":
+                point = Point.read(header.get("p"), who)
+                if peer.rank.role == self.me.role:
+                    self._outcome(point, (peer.rank, read(header, "why", str, who)))
             elif kind == "late":
                 self.ledger.of(peer.rank).failed[read(header, "name", str, who)] = read(
                     header, "why", str, who
@@ -190,12 +199,12 @@ class Exchange:
 
     def missed(self, rank: Rank) -> None:
         """A rank came to the meeting before this one, and has left since."""
-        with self._lock:
+        with self.lock:
             self.ledger.end(rank, "had left before this rank came")
 
     def left(self, peer: Peer) -> None:
         """A peer's connection has closed."""
-        with self._lock:
+        with self.lock:
             if peer.goodbye == "finished":
                 self.ledger.end(peer.rank, "has finished")
                 self._sweep()
@@ -217,6 +226,20 @@ class Exchange:
         if why != "finished" and peer.rank.role != self.me.role:
             self.failed(PeerError(f"{peer.rank} left the graft: {why}"))
 
+    def _outcome(self, point: Point, failure: tuple[Rank, str] | None) -> None:
+        """Note that a rank of this job took ``point`` (None) or did not; told once when both happened."""
+        with self.lock:
+            if point not in self._outcomes:
+                self._outcomes[point] = failure
+                if len(self._outcomes) > _OUTCOMES:
+                    del self._outcomes[next(iter(self._outcomes))]
+                return
+            before = self._outcomes[point]
+            if (before is None) == (failure is None):
+                return
+        rank, why = before or failure or (self.me, "")
+        self._mixed(point, f"some ranks took it, {rank} did not: {why}")
+
     # --- sending ---------------------------------------------------------------------------
 
     def _announce(self, point: Point, holding: Holding) -> int:
@@ -237,7 +260,7 @@ class Exchange:
 
     def _keep(self, parcel: Parcel, orders: dict[Rank, Want]) -> None:
         self._reserve(parcel.nbytes)
-        with self._lock:
+        with self.lock:
             # Orders that came while room was made are served from the shelf like later ones.
             self._shelf.keep(parcel, list(orders))
             for want in self._shelf.orders(parcel).values():
@@ -257,19 +280,19 @@ class Exchange:
             outlet.send_later(Message({"s": self._step, "n": peer.served}))
 
     def _reserve(self, nbytes: int) -> None:
-        patience = Patience(self._limit_s(), self.alive)
+        patience = Patience(self.limit_s(), self.alive)
         buffer = self.roster.buffer
         while not buffer.take(nbytes):
             if patience.waited_s > _EVICT_S and self._evict():
                 continue
             if not patience.pause():
-                raise self._stalled(
+                raise self.stalled(
                     f"the staging buffer ({buffer.limit_bytes >> 20} MiB) is full and nobody takes from it",
                     "raise --graft-buffer",
                 )
 
     def _evict(self) -> bool:
-        with self._lock:
+        with self.lock:
             point = self._shelf.evict()
         if point is None:
             return False
@@ -285,7 +308,7 @@ class Exchange:
 
     def _pass(self, step: int) -> None:
         self._step = step
-        with self._lock:
+        with self.lock:
             self.ledger.advance(self.me, step, self.last)
             self.roster.tell_all({"t": "step", "step": step, "last": self.last})
         for peer in self.roster.others(OTHER[self.me.role]):
@@ -293,10 +316,10 @@ class Exchange:
                 peer.outlet.send(Message({"s": step, "n": peer.served}))
 
     def _drain(self) -> None:
-        patience = Patience(self._limit_s(), self.alive)
+        patience = Patience(self.limit_s(), self.alive)
         while self._shelf.kept or self._sending() or (self.roster.serves and self._awaited()):
             if not patience.pause():
-                raise self._stalled("values are left that nobody took", "look at the other run")
+                raise self.stalled("values are left that nobody took", "look at the other run")
 
     def _sending(self) -> bool:
         others = self.roster.others(OTHER[self.me.role])
@@ -308,13 +331,13 @@ class Exchange:
 
     # --- waiting ---------------------------------------------------------------------------
 
-    def _limit_s(self) -> float:
+    def limit_s(self) -> float:
         met = self.roster.world(OTHER[self.me.role]) is not None and not self.roster.missing(
             OTHER[self.me.role]
         )
         return self.settings.timeout_s if met else self.settings.meeting_timeout_s
 
-    def _stalled(self, what: str, do: str) -> PeerError:
+    def stalled(self, what: str, do: str) -> PeerError:
         other = OTHER[self.me.role]
         missing = self.roster.missing(other)
         if missing:
@@ -327,135 +350,5 @@ class Exchange:
         return PeerError(what, seen=f"last points: here: {self.last or 'none'}; {lasts}", do=do)
 
 
-class _Taking:
-    """One ``take`` under way."""
-
-    def __init__(self, exchange: Exchange, point: Point, holding: Holding, whole: bool) -> None:
-        self.x = exchange
-        self.point = point
-        self.holding = holding
-        self.whole = whole
-        self.got: dict[int, Any] = {}
-        self.assembly: Assembly | None = None
-        self.found: dict[int, tuple[torch.Tensor | None, Any, Any]] = {}
-        self.nbytes = 0
-
-    def run(self) -> Taken:
-        exchange = self.x
-        exchange._stash.drop_before(self.point)
-        patience = Patience(exchange._limit_s(), self._check)
-        while True:
-            made = exchange._orders.current(
-                self.point, self.holding, whole=self.whole, lock=exchange._lock
-            )
-            if isinstance(made, Refusal):
-                raise PointFailed(f"{self.point}: {made.reason}", do=made.do or None)
-            if isinstance(made, Order) and self._collect(made):
-                return self._finish(made, patience.waited_s)
-            if not patience.pause():
-                if exchange._limit_s() > patience.waited_s:
-                    patience = Patience(exchange._limit_s(), self._check)
-                    continue
-                missing = f" (not known yet: {made.missing})" if isinstance(made, Wait) else ""
-                raise exchange._stalled(
-                    f"{self.point} was waited for {patience.waited_s:.0f} s{missing}",
-                    "see whether the other run reaches that point at all, or raise --graft-timeout",
-                )
-
-    def _check(self) -> None:
-        self.x.alive()
-        for rank, progress in self.x.ledger.ranks.items():
-            why = progress.failed.pop(self.point.name, None)
-            if why is not None:
-                raise PointFailed(f"{self.point}: {rank} sent it too long ago: {why}")
-
-    def _collect(self, order: Order) -> bool:
-        """Take what has arrived; whether that was all."""
-        for at, pull in enumerate(order.plan.pulls):
-            if pull.sender in self.got:
-                continue
-            if self._fetch(order, at):
-                self.got[pull.sender] = pull.parts
-            elif order.plan.sums:
-                return False  # sums are added up in the order of the pulls
-        return len(self.got) == len(order.plan.pulls)
-
-    def _fetch(self, order: Order, at: int) -> bool:
-        exchange, pull = self.x, order.plan.pulls[at]
-        sender = Rank(OTHER[exchange.me.role], pull.sender)
-        peer = exchange.roster.peers[sender]
-        aside = exchange._stash.take(sender, self.point)
-        if aside is not None:
-            self._accept(order, at, aside.header, aside)
-            return True
-        inlet = peer.inlet
-        if inlet is None:
-            return False
-        while True:
-            ended = peer.goodbye == "finished" and peer.gone_at
-            header = inlet.poll()
-            if header is None:
-                if self._past(peer) or ended:
-                    raise PointFailed(
-                        f"{self.point}: {sender} went past it without holding it",
-                        seen=f"its last point: {exchange.ledger.of(sender).last or 'none'}",
-                        do="the two programs take different paths there; leave the point out of the filter",
-                    )
-                return False
-            if "s" in header:
-                peer.passed = read(header, "s", int, str(sender))
-                peer.answered = read(header, "n", int, str(sender))
-                continue
-            point = Point.read(header.get("p"), str(sender))
-            if point == self.point and header.get("h") == order.numbers.get(pull.sender):
-                self._accept(order, at, header, inlet)
-                return True
-            exchange._stash.put(sender, point, header, inlet)
-            if point == self.point:
-                return False
-
-    def _past(self, peer: Peer) -> bool:
-        """Whether everything that ``peer`` will ever send for this point lies behind us."""
-        asked = self.x._orders.asked.get((self.point.name, peer.rank.rank), 0)
-        return peer.passed > self.point.step and peer.answered >= asked
-
-    def _accept(self, order: Order, at: int, header: Header, payload: Any) -> None:
-        pull = order.plan.pulls[at]
-        sender = f"{OTHER[self.x.me.role]} rank {pull.sender}"
-        if (
-            header.get("h") != order.numbers.get(pull.sender)
-            or header.get("k") != order.orders[pull.sender]
-        ):
-            raise PointFailed(
-                f"{self.point}: {sender} changed its layout at this point while others did not",
-                do="graft the point with a --transform, or leave it out",
-            )
-        self.nbytes += payload.left
-        if self.whole:
-            self.found[pull.sender] = read_whole(header, payload, sender)
-            return
-        dtype = self._dtype(order, pull.sender)
-        if self.assembly is None:
-            self.assembly = Assembly(order.plan, self.holding.shape, BY_NAME[self.holding.dtype])
-        self.assembly.put(pull.parts, payload, dtype)
-
-    def _dtype(self, order: Order, sender: int) -> torch.dtype:
-        return BY_NAME[order.dtypes[sender]]
-
-    def _finish(self, order: Order, waited_s: float) -> Taken:
-        tensor = None
-        if not self.whole:
-            assembly = self.assembly or Assembly(
-                order.plan, self.holding.shape, BY_NAME[self.holding.dtype]
-            )
-            tensor = assembly.finish()
-        senders = tuple(pull.sender for pull in order.plan.pulls)
-        whole = [(rank, *self.found[rank]) for rank in sorted(self.found)]
-        return Taken(tensor, senders, order.note, waited_s, whole, self.nbytes)
-
-
 def _announcement(since: tuple[int, int], number: int, holding: Holding) -> Header:
     return {"t": "hold", "since": list(since), "h": number, "what": holding.as_json()}
-
-
-__all__ = ["Exchange", "Plan", "PointFailed", "Taken", "castable"]

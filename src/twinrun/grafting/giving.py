@@ -95,6 +95,15 @@ def _view(tensor: torch.Tensor, box: Box, want: Want) -> torch.Tensor:
     return tensor[box.slices]
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What became of one parcel: bytes sent or staged, how many receivers, over which channel."""
+
+    nbytes: int
+    receivers: int
+    channel: str
+
+
 @dataclass
 class Kept:
     """A parcel that waits for ranks that have not said whether they want it."""

@@ -52,6 +52,12 @@ class Peer:
     goodbye: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def channel(self) -> str:
+        """What tensors travel over, and why it is not a ring where it is none."""
+        reason = rings(self.local)
+        return "shared memory" if reason is None else f"tcp ({reason})"
+
 
 class Listener(Protocol):
     """Who hears what the roster learns; called on its threads."""
@@ -153,15 +159,24 @@ class Roster:
 
     def close(self, goodbye: str) -> None:
         """Say goodbye and close every connection."""
-        self.tell_all({"t": "bye", "why": goodbye})
-        self._closed = True
+        # Joining ends first, while strangers are still greeted: two ranks may be joining each other.
         # A thread that the interpreter's end catches inside the store's C++ would abort the process.
         if self._joining is not threading.current_thread():
             self._joining.join(_JOIN_S)
+        self.tell_all({"t": "bye", "why": goodbye})
+        self._closed = True
         for peer in list(self.peers.values()):
             peer.link.close()
             if peer.outlet is not None:
                 peer.outlet.close()
+        if self._endpoint is not None:
+            self._endpoint.close()
+
+    def abandon(self) -> None:
+        """Close this process's copies of the descriptors; the connections stay the parent's."""
+        self._closed = True
+        for peer in self.peers.values():
+            peer.link.socket.close()
         if self._endpoint is not None:
             self._endpoint.close()
 

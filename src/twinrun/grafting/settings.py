@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+from twinrun.env import variables as V
 from twinrun.errors import UsageError
 from twinrun.grafting.point import B2T, ROLES, T2B
+from twinrun.layout.mesh import parse_axes
 
 LOGS = ("brief", "full", "off")
 _TRANSFORM = re.compile(r"(?:(?P<glob>[^=]+)=)?(?P<path>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")
@@ -41,6 +42,10 @@ class Settings:
     """a capture that stands in for the baseline"""
     token: str = ""
     """what direct channels must show; made at the meeting where it is empty"""
+    mesh: str = ""
+    """this side's own rank grid, ``dp=2,tp=2``, for points that carry no mesh"""
+    gradient: str = "through"
+    """at module boundaries: whether gradients go on through a replaced value, or end at it (leaf)"""
     journal: str = ""
     """directory that gets one file of JSON lines a process"""
 
@@ -69,25 +74,51 @@ class Settings:
         """What both sides must agree on, as JSON values."""
         return {key: _plain(getattr(self, key)) for key in COMPARED}
 
-    def to_text(self) -> str:
-        """One JSON object, for a variable of the environment."""
-        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self)})
-
     @classmethod
-    def from_text(cls, text: str) -> Settings:
-        """Read ``to_text()`` back; UsageError for anything else."""
-        try:
-            body = json.loads(text)
-            known = {f.name for f in fields(cls)}
-            if not isinstance(body, dict) or not set(body) <= known:
-                raise ValueError("not an object of known settings")
-            for key in ("transforms", "dims"):
-                body[key] = tuple(body.get(key) or ())
-            return cls(**body).check()
-        except (ValueError, TypeError) as error:
-            if isinstance(error, UsageError):
-                raise
-            raise UsageError(f"graft: settings do not parse: {error}", seen=text[:120]) from None
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **more: Any) -> Settings:
+        """Read ``TWINRUN_GRAFT_*``; ``more`` are values for what they leave out. UsageError."""
+        found: dict[str, Any] = {}
+        for name, variable in _VARIABLES.items():
+            value = variable.get(environ)
+            if value is not None:
+                found[name] = tuple(value.split("\n")) if name in _LISTS else value
+        if "journal" in found:
+            found["journal"] = str(found["journal"])
+        return cls(**{**more, **found}).check()
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that ``from_environment`` reads the same settings from."""
+        texts = {}
+        for name, variable in _VARIABLES.items():
+            value = getattr(self, name)
+            if value not in (None, "", ()):
+                texts[variable.name] = variable.kind.render(
+                    "\n".join(value) if name in _LISTS else value
+                )
+        return texts
+
+
+_LISTS = ("transforms", "dims")
+_VARIABLES: dict[str, Any] = {
+    "role": V.GRAFT_ROLE,
+    "address": V.GRAFT_ADDRESS,
+    "b2t": V.GRAFT_B2T,
+    "t2b": V.GRAFT_T2B,
+    "baseline_ranks": V.GRAFT_BASELINE_RANKS,
+    "target_ranks": V.GRAFT_TARGET_RANKS,
+    "transforms": V.GRAFT_TRANSFORMS,
+    "dims": V.GRAFT_DIMS,
+    "timeout_s": V.GRAFT_TIMEOUT_S,
+    "meeting_timeout_s": V.GRAFT_MEETING_TIMEOUT_S,
+    "buffer_bytes": V.GRAFT_BUFFER,
+    "log": V.GRAFT_LOG,
+    "strict": V.GRAFT_STRICT,
+    "source": V.GRAFT_FROM,
+    "token": V.GRAFT_TOKEN,
+    "mesh": V.GRAFT_MESH,
+    "gradient": V.GRAFT_GRADIENT,
+    "journal": V.GRAFT_JOURNAL,
+}
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -168,6 +199,9 @@ def _problems(s: Settings) -> list[str]:
             found.append(f"{flag} {number} is not a positive number of seconds")
     if s.buffer_bytes < 0:
         found.append(f"--graft-buffer {s.buffer_bytes} is negative")
+    if s.gradient not in ("leaf", "through"):
+        found.append(f"--graft-gradient {s.gradient!r} is neither 'leaf' nor 'through'")
+    found += _parse_problem("--mesh", s.mesh, parse_axes)
     if s.log not in LOGS:
         found.append(f"--graft-log {s.log!r} is none of {', '.join(LOGS)}")
     return found

@@ -1,0 +1,185 @@
+"""One point being received: waiting for a plan, then for the boxes of every sender in it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from twinrun.errors import PeerError, TwinrunError
+from twinrun.grafting.ledger import Ledger
+from twinrun.grafting.orders import Order, Orders
+from twinrun.grafting.patience import Patience
+from twinrun.grafting.plan import Refusal, Wait
+from twinrun.grafting.point import OTHER, Holding, Point, Rank
+from twinrun.grafting.roster import Peer, Roster
+from twinrun.grafting.taking import Assembly, Stash, read_whole
+from twinrun.grafting.wire import Header
+from twinrun.grafting.wire import field as read
+from twinrun.recorder.dtypes import BY_NAME
+
+
+class PointFailed(TwinrunError):
+    """One point cannot be grafted; the program's own tensor is used and the graft goes on."""
+
+
+@dataclass
+class Taken:
+    """What one receiver got at a point.
+
+    ``tensor``: its own boxes, host memory that the caller owns; None when whole values were asked
+    for. ``whole``: (sender, tensor or None, plain value, extras) in sender-rank order.
+    """
+
+    tensor: torch.Tensor | None
+    senders: tuple[int, ...]
+    note: str
+    waited_s: float
+    whole: list[tuple[int, torch.Tensor | None, Any, Any]] = field(default_factory=list)
+    nbytes: int = 0
+
+
+class Desk(Protocol):
+    """What receiving needs of an exchange."""
+
+    me: Rank
+    ledger: Ledger
+    roster: Roster
+    orders: Orders
+    stash: Stash
+    lock: threading.RLock
+
+    def alive(self) -> None: ...
+
+    def limit_s(self) -> float: ...
+
+    def stalled(self, what: str, do: str) -> PeerError: ...
+
+
+class Taking:
+    """One ``take`` under way."""
+
+    def __init__(self, exchange: Desk, point: Point, holding: Holding, whole: bool) -> None:
+        self.x = exchange
+        self.point = point
+        self.holding = holding
+        self.whole = whole
+        self.got: dict[int, Any] = {}
+        self.assembly: Assembly | None = None
+        self.found: dict[int, tuple[torch.Tensor | None, Any, Any]] = {}
+        self.nbytes = 0
+
+    def run(self) -> Taken:
+        exchange = self.x
+        exchange.stash.drop_before(self.point)
+        patience = Patience(exchange.limit_s(), self._check)
+        while True:
+            made = exchange.orders.current(
+                self.point, self.holding, whole=self.whole, lock=exchange.lock
+            )
+            if isinstance(made, Refusal):
+                raise PointFailed(f"{self.point}: {made.reason}", do=made.do or None)
+            if isinstance(made, Order) and self._collect(made):
+                return self._finish(made, patience.waited_s)
+            if not patience.pause():
+                if exchange.limit_s() > patience.waited_s:
+                    patience = Patience(exchange.limit_s(), self._check)
+                    continue
+                missing = f" (not known yet: {made.missing})" if isinstance(made, Wait) else ""
+                raise exchange.stalled(
+                    f"{self.point} was waited for {patience.waited_s:.0f} s{missing}",
+                    "see whether the other run reaches that point at all, or raise --graft-timeout",
+                )
+
+    def _check(self) -> None:
+        self.x.alive()
+        for rank, progress in self.x.ledger.ranks.items():
+            why = progress.failed.pop(self.point.name, None)
+            if why is not None:
+                raise PointFailed(f"{self.point}: {rank} sent it too long ago: {why}")
+
+    def _collect(self, order: Order) -> bool:
+        """Take what has arrived; whether that was all."""
+        for at, pull in enumerate(order.plan.pulls):
+            if pull.sender in self.got:
+                continue
+            if self._fetch(order, at):
+                self.got[pull.sender] = pull.parts
+            elif order.plan.sums:
+                return False  # sums are added up in the order of the pulls
+        return len(self.got) == len(order.plan.pulls)
+
+    def _fetch(self, order: Order, at: int) -> bool:
+        exchange, pull = self.x, order.plan.pulls[at]
+        sender = Rank(OTHER[exchange.me.role], pull.sender)
+        peer = exchange.roster.peers[sender]
+        aside = exchange.stash.take(sender, self.point)
+        if aside is not None:
+            self._accept(order, at, aside.header, aside)
+            return True
+        inlet = peer.inlet
+        if inlet is None:
+            return False
+        while True:
+            ended = peer.goodbye == "finished" and peer.gone_at
+            header = inlet.poll()
+            if header is None:
+                if self._past(peer) or ended:
+                    raise PointFailed(
+                        f"{self.point}: {sender} went past it without holding it",
+                        seen=f"its last point: {exchange.ledger.of(sender).last or 'none'}",
+                        do="the two programs take different paths there; leave the point out of the filter",
+                    )
+                return False
+            if "s" in header:
+                peer.passed = read(header, "s", int, str(sender))
+                peer.answered = read(header, "n", int, str(sender))
+                continue
+            point = Point.read(header.get("p"), str(sender))
+            if point == self.point and header.get("h") == order.numbers.get(pull.sender):
+                self._accept(order, at, header, inlet)
+                return True
+            exchange.stash.put(sender, point, header, inlet)
+            if point == self.point:
+                return False
+
+    def _past(self, peer: Peer) -> bool:
+        """Whether everything that ``peer`` will ever send for this point lies behind us."""
+        asked = self.x.orders.asked.get((self.point.name, peer.rank.rank), 0)
+        return peer.passed > self.point.step and peer.answered >= asked
+
+    def _accept(self, order: Order, at: int, header: Header, payload: Any) -> None:
+        pull = order.plan.pulls[at]
+        sender = f"{OTHER[self.x.me.role]} rank {pull.sender}"
+        if (
+            header.get("h") != order.numbers.get(pull.sender)
+            or header.get("k") != order.orders[pull.sender]
+        ):
+            raise PointFailed(
+                f"{self.point}: {sender} changed its layout at this point while others did not",
+                do="graft the point with a --transform, or leave it out",
+            )
+        self.nbytes += payload.left
+        if self.whole:
+            self.found[pull.sender] = read_whole(header, payload, sender)
+            return
+        dtype = self._dtype(order, pull.sender)
+        if self.assembly is None:
+            self.assembly = Assembly(order.plan, self.holding.shape, BY_NAME[self.holding.dtype])
+        self.assembly.put(pull.parts, payload, dtype)
+
+    def _dtype(self, order: Order, sender: int) -> torch.dtype:
+        return BY_NAME[order.dtypes[sender]]
+
+    def _finish(self, order: Order, waited_s: float) -> Taken:
+        tensor = None
+        if not self.whole:
+            assembly = self.assembly or Assembly(
+                order.plan, self.holding.shape, BY_NAME[self.holding.dtype]
+            )
+            tensor = assembly.finish()
+        senders = tuple(pull.sender for pull in order.plan.pulls)
+        whole = [(rank, *self.found[rank]) for rank in sorted(self.found)]
+        return Taken(tensor, senders, order.note, waited_s, whole, self.nbytes)

@@ -1,0 +1,227 @@
+"""Where a graft reaches into a program: module boundaries, dumps, parameters and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from twinrun.grafting.rebuild import rebuild
+from twinrun.grafting.replace import check_overwritable, overwrite, value_for
+from twinrun.grafting.session import Session, Site
+from twinrun.recorder.core import Recorder
+from twinrun.recorder.intercept import interceptors
+from twinrun.recorder.parameters import gradient_of, held_by
+from twinrun.recorder.roots import Root
+from twinrun.recorder.scene import OpenCall
+from twinrun.recorder.scope import current_tags
+
+
+class Seam:
+    """Puts what passes a program's boundaries through a session; ``install`` is undone by ``remove``."""
+
+    def __init__(self, session: Session, recorder: Recorder) -> None:
+        self.session = session
+        self.recorder = recorder
+        self._roots: dict[int, Root] = {}
+        self._silent: set[tuple[str, str]] = set()
+        self._optimizer: Any = None
+        self._step = -1
+
+    def install(self, *, boundaries: bool = True) -> None:
+        """Begin to intercept; without ``boundaries`` only what the program dumps."""
+        self._dump, self.recorder.dump = self.recorder.dump, self.dump  # type: ignore[method-assign]
+        if boundaries:
+            interceptors.append(self.intercept)
+            self._optimizer = register_optimizer_step_pre_hook(self._before_optimizer)
+
+    def remove(self) -> None:
+        """Leave the program alone again."""
+        if self.intercept in interceptors:
+            interceptors.remove(self.intercept)
+        self.recorder.dump = self._dump  # type: ignore[method-assign]
+        if self._optimizer is not None:
+            self._optimizer.remove()
+
+    # --- module boundaries -----------------------------------------------------------------
+
+    def intercept(self, call: OpenCall, phase: str, tree: Any) -> Any:
+        """The seam's interceptor: inputs are (positional, keyword), outputs any value."""
+        with self.session.guarding():
+            if phase == "output":
+                return rebuild(
+                    tree, "output", lambda port, value: self._value(call, port, value, "output")
+                )
+            if call.call != self._step or id(call.entry.root) not in self._roots:
+                self._enter(call.entry.root, call)
+            return self._inputs(call, tree)
+        return tree
+
+    def _inputs(self, call: OpenCall, tree: Any) -> Any:
+        args, kwargs = tree
+        names = call.entry.arguments
+
+        def visit(port: str, value: torch.Tensor) -> torch.Tensor:
+            return self._value(call, port, value, "input")
+
+        new_args = None
+        for at, value in enumerate(args):
+            name = names[at] if at < len(names) else str(at)
+            new = rebuild(value, f"input.{name}", visit)
+            if new is not value:
+                new_args = list(args) if new_args is None else new_args
+                new_args[at] = new
+        changed = {}
+        for name, value in kwargs.items():
+            new = rebuild(value, f"input.{name}", visit)
+            if new is not value:
+                changed[name] = new
+        return (
+            args if new_args is None else tuple(new_args),
+            {**kwargs, **changed} if changed else kwargs,
+        )
+
+    def _value(self, call: OpenCall, port: str, value: torch.Tensor, role: str) -> torch.Tensor:
+        entry = call.entry
+        key = (entry.module, port)
+        if key in self._silent:
+            return value
+        name = f"{entry.module}:{port}"
+        site = self._site(name, role, call)
+        gradient = Site(
+            f"{name}:grad",
+            site.step,
+            "gradient",
+            "output",
+            entry.module,
+            entry.class_name,
+            mesh=entry.root.mesh,
+        )
+        if self.session.lasting and self.session.indifferent(site, gradient):
+            self._silent.add(key)
+            return value
+        replaced, new = self.session.pass_through(site, value)
+        if replaced:
+            value = value_for(value, new, self.session.settings.gradient)
+            self.recorder.note(f"grafted values were recorded for {name}")
+        follows = value.requires_grad and torch.is_grad_enabled() and not call.recompute
+        if follows and self.session.asks(gradient):
+            value.register_hook(lambda arrived: self._gradient(gradient, arrived))  # type: ignore[no-untyped-call]
+        return value
+
+    def _gradient(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
+        with self.session.guarding():
+            replaced, new = self.session.pass_through(site, value)
+            return new if replaced else None
+        return None
+
+    def _site(self, name: str, role: str, call: OpenCall) -> Site:
+        entry = call.entry
+        return Site(
+            name,
+            marks(self.recorder) or call.call,
+            "activation",
+            role,
+            entry.module,
+            entry.class_name,
+            mesh=entry.root.mesh,
+            tags=tuple(current_tags().items()),
+            recompute=call.recompute,
+        )
+
+    def _enter(self, root: Root, call: OpenCall) -> None:
+        """A call of a root begins; before a model's first one its parameters are grafted."""
+        self._step = call.call
+        self.session.begin(marks(self.recorder) or call.call)
+        if id(root) not in self._roots:
+            self._roots[id(root)] = root
+            self._parameters(root)
+
+    # --- parameters and their gradients ----------------------------------------------------
+
+    def _parameters(self, root: Root) -> None:
+        model = root.ref()
+        if model is None:
+            return
+        for held in held_by(model, root.label):
+            site = self._held_site(held, root, held.name, held.kind)
+            if self.session.asks(site):
+                self._in_place(site, held.tensor)
+
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        with self.session.guarding():
+            self._optimizer_gradients(optimizer)
+
+    def _optimizer_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        for root in list(self._roots.values()):
+            model = root.ref()
+            if model is None:
+                continue
+            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for held in held_by(model, root.label):
+                if held.kind != "parameter" or id(held.tensor) not in own:
+                    continue
+                site = self._held_site(held, root, f"{held.name}.grad", "gradient")
+                gradient = gradient_of(held.tensor) if self.session.asks(site) else None
+                if gradient is not None:
+                    self._in_place(site, gradient)
+
+    def _held_site(self, held: Any, root: Root, name: str, kind: str) -> Site:
+        step = marks(self.recorder) or max(root.call, 0)
+        return Site(name, step, kind, "parameter", held.module, held.module_class, mesh=root.mesh)
+
+    def _in_place(self, site: Site, tensor: torch.Tensor) -> None:
+        """Overwrite a tensor that no graph has been built on yet."""
+        plain = tensor.detach()
+        replaced, new = self.session.pass_through(site, plain)
+        if replaced:
+            overwrite(_local(plain), _local(new))
+
+    # --- dumps -----------------------------------------------------------------------------
+
+    def dump(self, name: str, tensor: object, dims: str | None, tags: Mapping[str, Any]) -> None:
+        """``tr.dump`` of code that is annotated already: a matching tensor is overwritten in place."""
+        added = dict(tags)
+        if isinstance(tensor, torch.Tensor):
+            with self.session.guarding():
+                direction = self._dumped(name, tensor, dims, added)
+                if direction:
+                    added["grafted"] = direction
+        self._dump(name, tensor, dims, added)
+
+    def _dumped(
+        self, name: str, tensor: torch.Tensor, dims: str | None, tags: Mapping[str, Any]
+    ) -> str:
+        merged = {**current_tags(), **tags}
+        site = Site(name, current_step(self.recorder), dims=dims or "", tags=tuple(merged.items()))
+        if not self.session.asks(site):
+            return ""
+        if self.session.receives(site):
+            try:
+                check_overwritable(tensor, name)
+            except ValueError as error:
+                self.session.fail(site, str(error))
+                return ""
+        replaced, new = self.session.pass_through(site, tensor)
+        if not replaced:
+            return ""
+        overwrite(_local(tensor), _local(new))
+        return self.session.direction(site) or ""
+
+
+def marks(recorder: Recorder) -> int:
+    """``tr.step()`` calls so far."""
+    return recorder._clock.mark
+
+
+def current_step(recorder: Recorder) -> int:
+    """The step that a dump belongs to now: calls of the root entered last while there were no marks."""
+    return recorder._clock.step
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    to_local = getattr(tensor, "to_local", None)
+    local: torch.Tensor = tensor if to_local is None else to_local()
+    return local
