@@ -1,381 +1,225 @@
-"""Checks and sweeps the all-reduce kernels over launch shapes; the raw material of the tuning table.
+"""Sweeps the all-reduce kernels over launch shapes and writes the tuning table.
 
     torchrun --standalone --nproc-per-node 4 benchmarks/tune_all_reduce.py --out tune_4.json
+    python benchmarks/tune_all_reduce.py --merge tune_2.json tune_4.json --date 2026-11-21
 
-Each rank drives one GPU. Every kernel's result is first compared, bit for bit, with the stated
-order summed by torch on the device. Then each size is timed for each kernel and launch shape by
-the method of ``twinrun.collectives.graph_timing``.
+Each rank drives one GPU. Every size is timed for each kernel and launch shape by the method of
+``twinrun.collectives.graph_timing``. The second command picks the fastest row of every size and
+writes src/twinrun/collectives/tuning.json; it needs no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from twinrun.collectives import graph_timing, one_shot_push, two_shot_push
-from twinrun.collectives.kernel_set import KernelSet
+from twinrun.collectives import graph_timing, one_shot_push, tuning, two_shot_push
+from twinrun.collectives.exchange import Exchange
+from twinrun.collectives.ipc_memory import fill
+from twinrun.collectives.kernel_set import KernelSet, Sharing
 from twinrun.collectives.symmetric_memory import SymmetricAllocation
 from twinrun.collectives.workspace import Workspace
 from twinrun.kernels.arguments import EMPTY_BYTE, MAX_THREADS, SLOTS, workspace_bytes
 
 KIB, MIB = 1 << 10, 1 << 20
-SIZES = [KIB << k for k in (0, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)]
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+SIZES = [KIB << k for k in range(17)]
+SIZES = sorted([*SIZES, *(KIB * 3 << k for k in range(5, 13))])
+# What one launch carries at most; larger tensors go in several.
+MOST_BYTES = 16 * MIB
+PULL_FROM = 8 * MIB
+KERNELS = {"one_shot_push": one_shot_push, "two_shot_push": two_shot_push}
 
 
 class Bench:
+    """A workspace for the push kernels and four buffer pairs in symmetric memory."""
+
     def __init__(self, most_bytes: int) -> None:
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.exchange = Exchange(dist.group.WORLD)
+        self.rank, self.world = self.exchange.rank, self.exchange.size
         self.device = torch.device("cuda", self.rank)
         torch.cuda.set_device(self.device)
-        self.cpu = dist.new_group(backend="gloo")
-        self.group = dist.group.WORLD
-        self.slot = max(
-            two_shot_push.slot_bytes(self.world, most_bytes),
-            one_shot_push.slot_bytes(self.world, most_bytes if self.world == 2 else 16 * MIB),
-        )
-        self.memory = SymmetricAllocation(self.group, self.device, workspace_bytes(self.slot))
-        self.memory.tensor[:SLOTS].zero_()
-        self.memory.tensor[SLOTS:].fill_(EMPTY_BYTE)
-        # Inputs and outputs of two_shot_pull lie in symmetric memory too: four pairs.
+        self.cpu = self.exchange.cpu_group
+        self.slot = slot_bytes(self.world)
+        self.memory = SymmetricAllocation(dist.group.WORLD, self.device, workspace_bytes(self.slot))
+        own = self.memory.addresses[self.rank]
+        fill(self.device, own, 0, SLOTS)
+        fill(self.device, own + SLOTS, EMPTY_BYTE, 2 * self.slot)
         self.pair_bytes = most_bytes
-        self.io = SymmetricAllocation(self.group, self.device, 2 * graph_timing.PAIRS * most_bytes)
-        self.rows = self.make_rows()
-        self.report = torch.zeros(4, dtype=torch.int32).pin_memory()
+        pairs = 2 * graph_timing.PAIRS * most_bytes
+        self.io = SymmetricAllocation(dist.group.WORLD, self.device, pairs)
+        self.rows = self._rows()
         workspace = Workspace(self.memory.addresses, self.slot, self.memory.free)
-        self.workspace = workspace
-        self.kernels = KernelSet(workspace, self.rank, self.device)
-        self.checked = KernelSet(workspace, self.rank, self.device, self.report, 5.0)
-        torch.cuda.synchronize()
-        dist.barrier(self.cpu)
+        processors = torch.cuda.get_device_properties(self.device).multi_processor_count
+        self.sharing = Sharing(processors, 2)
+        self.kernels = KernelSet(workspace, self.rank, self.device, self.sharing)
+        self.exchange.barrier()
 
-    def kernels_with(self, tuning: tuple[str, ...]) -> KernelSet:
-        return KernelSet(self.workspace, self.rank, self.device, tuning=tuning)
-
-    def make_rows(self) -> torch.Tensor:
-        """Row p: pair p out of place; row 4 + p: input p in place."""
-        step, pairs = self.pair_bytes, graph_timing.PAIRS
+    def _rows(self) -> torch.Tensor:
+        """Row p of two_shot_pull: pair p, out of place."""
+        step = self.pair_bytes
         table = []
-        for p in range(2 * pairs):
-            inputs = [a + (p % pairs) * 2 * step for a in self.io.addresses]
-            outputs = [a + step for a in inputs] if p < pairs else inputs
-            table.append(inputs + outputs)
+        for p in range(graph_timing.PAIRS):
+            inputs = [a + p * 2 * step for a in self.io.addresses]
+            table.append(inputs + [a + step for a in inputs])
         return torch.tensor(table, dtype=torch.int64, device=self.device)
 
-    def pair(self, p: int, nbytes: int, dtype: torch.dtype, in_place: bool = False):
-        step = self.pair_bytes
-        begin = p * 2 * step
-        x = self.io.tensor[begin : begin + nbytes].view(dtype)
-        y = x if in_place else self.io.tensor[begin + step : begin + step + nbytes].view(dtype)
-        return x, y
+    def pairs(self, nbytes: int) -> list[graph_timing.Pair]:
+        step, flat = self.pair_bytes, self.io.tensor
+        assert flat is not None
+        found = []
+        for begin in range(0, 2 * graph_timing.PAIRS * step, 2 * step):
+            x = flat[begin : begin + nbytes].view(torch.bfloat16)
+            found.append((x, flat[begin + step : begin + step + nbytes].view(torch.bfloat16)))
+        return found
 
-    def row(self, p: int, in_place: bool) -> int:
-        return self.rows[p + graph_timing.PAIRS * in_place].data_ptr()
+    def time_us(self, kernel: str, nbytes: int, blocks: int, threads: int) -> float:
+        pairs = self.pairs(nbytes)
+        rows = {x.data_ptr(): self.rows[p].data_ptr() for p, (x, _) in enumerate(pairs)}
+        most = nbytes
+        if kernel in KERNELS:
+            rows = {}
+            most = KERNELS[kernel].limit_bytes(self.world, self.slot)
 
-    def barrier(self) -> None:
-        self.io._handle.barrier(channel=0)
+        def call(x: torch.Tensor, y: torch.Tensor) -> None:
+            row = rows.get(x.data_ptr(), 0)
+            for begin in range(0, nbytes, most):
+                self.kernels.start(
+                    kernel, "bfloat16", "ranks", blocks, threads, x.data_ptr() + begin,
+                    y.data_ptr() + begin, min(most, nbytes - begin) // 2, row,
+                )  # fmt: skip
 
-    def inputs(self, rank: int, count: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
-        generator = torch.Generator(self.device).manual_seed(seed * 64 + rank)
-        x = torch.randn(count, generator=generator, device=self.device, dtype=torch.float32)
-        scale = torch.randint(-12, 12, (count,), generator=generator, device=self.device)
-        x = torch.ldexp(x, scale).to(dtype)
-        if seed % 2:
-            special = torch.randint(0, 400, (count,), generator=generator, device=self.device)
-            x[special == 0] = -0.0
-            x[special == 1] = float("inf")
-            x[special == 2] = float("nan")
-            bits = x.view(torch.int32 if dtype == torch.float32 else torch.int16)
-            bits[special == 3] = -1  # the word that means "not here yet"
-            if seed % 4 == 3:
-                x[: count // 2] = -0.0
-        return x
-
-    def expected(self, parts: list[torch.Tensor], order: str) -> torch.Tensor:
-        if order == "ranks":
-            total = parts[0].float()
-            for part in parts[1:]:
-                total = total + part.float()
-            return total.to(parts[0].dtype)
-        level = parts
-        while len(level) > 1:
-            pairs = [
-                (level[i].float() + level[i + 1].float()).to(parts[0].dtype)
-                for i in range(0, len(level) - 1, 2)
-            ]
-            level = pairs + level[len(level) // 2 * 2 :]
-        return level[0]
+        for x, _ in pairs:
+            x.normal_()
+        self.exchange.barrier()
+        operations = graph_timing.operations(nbytes)
+        graph = graph_timing.capture(call, pairs, operations, warm=1)
+        return graph_timing.replay_us(graph, operations, self.io.barrier, self.cpu, replays=5)
 
 
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal bits, where every NaN counts as one and the same."""
-    ints = torch.int32 if a.dtype == torch.float32 else torch.int16
-    nan = torch.isnan(a) & torch.isnan(b)
-    return bool(((a.view(ints) == b.view(ints)) | nan).all())
+def slot_bytes(world: int) -> int:
+    """Slots for ``MOST_BYTES`` in one launch of whichever kernel is used there."""
+    chosen = one_shot_push if world == 2 else two_shot_push
+    return chosen.slot_bytes(world, MOST_BYTES)
 
 
-def check(bench: Bench, kernels: KernelSet, quick: bool) -> dict:
-    """Every kernel, dtype, order and a set of odd sizes against torch's own sum in that order."""
-    counts = [1, 2, 7, 8, 9, 63, 512, 1000, 4099, 65536, 131072 + 5, 1 << 20]
-    counts = counts[::3] if quick else counts
-    done, wrong, seed = 0, [], 0
-    for dtype_name, dtype in DTYPES.items():
-        width = dtype.itemsize
-        for order in ("ranks", "tree"):
-            for count in counts:
-                for kernel in ("one_shot_push", "two_shot_push", "two_shot_pull"):
-                    for shape in ((1, 64, True), (16, 256, True), (132, 512, False)):
-                        seed += 1
-                        in_place = seed % 3 == 0
-                        shift = width if seed % 5 == 0 and kernel != "two_shot_pull" else 0
-                        parts = [bench.inputs(r, count, dtype, seed) for r in range(bench.world)]
-                        x, y = bench.pair(0, shift + count * width, dtype, in_place)
-                        x, y = x[shift // width :], y[shift // width :]
-                        y.fill_(77.0)
-                        x.copy_(parts[bench.rank])
-                        torch.cuda.synchronize()
-                        dist.barrier(bench.cpu)
-                        kernels.start(
-                            kernel, dtype_name, order, shape, x.data_ptr(), y.data_ptr(), count,
-                            bench.row(0, in_place), done,
-                        )  # fmt: skip
-                        torch.cuda.synchronize()
-                        if int(bench.report[0]):
-                            raise SystemExit(
-                                f"rank {bench.rank}: lost {bench.report.tolist()} {kernel} {count}"
-                            )
-                        ok = same(y, bench.expected(parts, order))
-                        done += 1
-                        if not ok:
-                            wrong.append(
-                                [kernel, dtype_name, order, count, list(shape), in_place, shift]
-                            )
-                        dist.barrier(bench.cpu)
-    slots = bench.memory.tensor[SLOTS:]
-    clean = all(bool((piece == EMPTY_BYTE).all()) for piece in slots.split(64 * MIB))
-    return {"checked": done, "wrong": wrong[:20], "wrong_count": len(wrong), "slots_clean": clean}
-
-
-def shapes(kernel: str, vectors: int, world: int) -> list[tuple[int, int]]:
+def shapes(sharing: Sharing, vectors: int, world: int) -> list[tuple[int, int]]:
     """Launch shapes worth trying for so many vectors of work."""
     found = set()
-    for threads in (32, 64, 128, 256, MAX_THREADS):
-        for each in (1, 2, 4):
-            blocks = -(-vectors // (threads * each))
-            if blocks <= 264:
-                found.add((max(1, blocks), threads))
+    for threads in (64, 128, 256, MAX_THREADS):
+        tried = [-(-vectors // (threads * each)) for each in (1, 2, 4)]
         if vectors > threads * 64:
-            for blocks in (32, 48, 64, 88, 96, 120, 132, 198, 264):
-                if blocks * threads <= 132 * 2048 and blocks * threads <= vectors:
-                    found.add((blocks, threads))
+            tried += [64, 88, 132, 198, 264]
+        for blocks in tried:
+            blocks = sharing.grid(world, max(1, blocks), threads)[0]
+            if blocks * threads * 12 >= min(vectors, 132 * 256 * 12):
+                found.add((blocks, threads))
     return sorted(found)
 
 
-def sweep(bench: Bench, kernels: KernelSet, budget_s: float) -> list[dict]:
+def kernels_at(world: int, nbytes: int) -> list[str]:
+    """The kernels that may win at this size."""
+    if world == 2:
+        found = ["one_shot_push"] + ["two_shot_push"] * (nbytes >= 2 * MIB)
+    else:
+        found = ["one_shot_push"] * (nbytes <= 512 * KIB) + ["two_shot_push"] * (nbytes >= 64 * KIB)
+    return found + ["two_shot_pull"] * (nbytes >= PULL_FROM)
+
+
+def sweep(bench: Bench, budget_s: float) -> list[dict[str, object]]:
     began, rows = time.monotonic(), []
-    dtype = torch.bfloat16
     for nbytes in SIZES:
-        if nbytes > bench.pair_bytes:
+        for kernel in kernels_at(bench.world, nbytes):
+            vectors = min(nbytes, MOST_BYTES) // 16
+            work = vectors if kernel == "one_shot_push" else vectors // bench.world
+            for blocks, threads in shapes(bench.sharing, work, bench.world):
+                if max(bench.exchange.gather_json(time.monotonic() - began)) > budget_s:
+                    return rows
+                us = bench.time_us(kernel, nbytes, blocks, threads)
+                rows.append(
+                    {"bytes": nbytes, "kernel": kernel, "blocks": blocks, "threads": threads}
+                    | {"us": round(us, 3)}
+                )
+    return rows
+
+
+def best(rows: list[dict], kernels: tuple[str, ...]) -> list[dict]:
+    """The fastest row of every size among these kernels."""
+    chosen: dict[int, dict] = {}
+    for row in rows:
+        if row["kernel"] not in kernels:
             continue
-        count = nbytes // 2
-        ops = graph_timing.operations(nbytes)
-        for kernel in ("one_shot_push", "two_shot_push", "two_shot_pull"):
-            if kernel == "one_shot_push" and nbytes > one_shot_push.limit_bytes(
-                bench.world, bench.slot
-            ):
-                continue
-            if kernel == "one_shot_push" and bench.world > 2 and nbytes > 2 * MIB:
-                continue
-            if kernel == "two_shot_push" and (
-                nbytes < 64 * KIB or nbytes > two_shot_push.limit_bytes(bench.world, bench.slot)
-            ):
-                continue
-            if kernel == "two_shot_pull" and nbytes < MIB:
-                continue
-            work = nbytes // 16 if kernel == "one_shot_push" else nbytes // 16 // bench.world
-            for blocks, threads in shapes(kernel, work, bench.world):
-                for early in (
-                    (True, False)
-                    if nbytes <= 512 * KIB
-                    else (False,)
-                    if blocks * threads > 132 * 1024
-                    else (True, False)
-                ):
-                    late = torch.tensor([time.monotonic() - began > budget_s], dtype=torch.int32)
-                    dist.all_reduce(late, op=dist.ReduceOp.MAX, group=bench.cpu)
-                    if int(late):
-                        return rows
-                    places = (False, True) if kernel == "two_shot_pull" else (False,)
-                    for in_place in places:
-                        row = time_one(
-                            bench,
-                            kernels,
-                            kernel,
-                            dtype,
-                            count,
-                            (blocks, threads, early),
-                            ops,
-                            in_place,
-                        )
-                        row |= {"bytes": nbytes}
-                        rows.append(row)
-    return rows
+        if row["bytes"] not in chosen or row["us"] < chosen[row["bytes"]]["us"]:
+            chosen[row["bytes"]] = row
+    return [chosen[nbytes] for nbytes in sorted(chosen)]
 
 
-def time_one(bench, kernels, kernel, dtype, count, shape, ops, in_place, order="ranks") -> dict:
-    pairs = [bench.pair(p, count * 2, dtype, in_place) for p in range(graph_timing.PAIRS)]
-    rows = {x.data_ptr(): bench.row(p, in_place) for p, (x, _) in enumerate(pairs)}
-
-    def call(x: torch.Tensor, y: torch.Tensor) -> None:
-        kernels.start(
-            kernel, "bfloat16", order, shape, x.data_ptr(), y.data_ptr(), count, rows[x.data_ptr()]
+def merge(paths: list[Path], date: str) -> None:
+    """Write the tuning table from the sweeps in ``paths``."""
+    tables = []
+    for path in paths:
+        told = json.loads(path.read_text())
+        pushes = best(told["rows"], ("one_shot_push", "two_shot_push"))
+        pulls = best(told["rows"], ("two_shot_pull",))
+        faster = {row["bytes"]: row["us"] for row in pushes}
+        won = [row for row in pulls if row["us"] < faster[row["bytes"]]]
+        tables.append(
+            {
+                "backend": "symmetric",
+                "gpu": told["gpu"],
+                "world": told["world"],
+                "machine": f"{told['world']} x {told['gpu']}",
+                "date": date,
+                "command": told["command"],
+                "slot_bytes": told["slot_bytes"],
+                "rows": [_row(row) for row in pushes],
+                "pull": _row(won[0]) if won else None,
+            }
         )
-
-    for x, _ in pairs:
-        x.normal_()
-    torch.cuda.synchronize()
-    dist.barrier(bench.cpu)
-    graph = graph_timing.capture(call, pairs, ops, warm=1)
-    us = graph_timing.replay_us(graph, ops, bench.barrier, bench.cpu, replays=5)
-    return {"kernel": kernel, "blocks": shape[0], "threads": shape[1], "early": shape[2],
-            "in_place": in_place, "order": order, "us": round(us, 3)}  # fmt: skip
+    tuning.TABLE.write_text(_text(tables))
 
 
-TUNINGS = (("old",), (), ("MIN_BLOCKS=2",), ("AHEAD=2",), ("AHEAD=2", "MIN_BLOCKS=2"), ("AHEAD=3", "MIN_BLOCKS=2"))
+def _row(row: dict) -> list[object]:
+    return [row["bytes"], row["kernel"], row["blocks"], row["threads"]]
 
 
-def experiment(bench: Bench) -> list[dict]:
-    """The same shapes with other choices inside the kernels."""
-    rows = []
-    mine = {t: bench.kernels_with(() if t == ("old",) else t) for t in TUNINGS}
-    for nbytes in (KIB, 16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 2 * MIB, 4 * MIB, 8 * MIB, 16 * MIB, 64 * MIB):
-        kernel = "one_shot_push" if bench.world == 2 or nbytes < 256 * KIB else "two_shot_push"
-        work = nbytes // 16 // (1 if kernel == "one_shot_push" else bench.world)
-        here = {(max(1, -(-work // (t * e))), t) for t in (64, 128, 256, 512) for e in (1, 2)}
-        here |= {(b, t) for b in (132, 264) for t in (128, 256, 512) if b * t < work}
-        here = {s for s in here if s[0] * s[1] <= 132 * 1024}
-        for blocks, threads in sorted(here):
-            for early in (True, False) if nbytes >= 4 * MIB else (True,):
-                for tuning, kernels in mine.items():
-                    name = "old_" + kernel if tuning == ("old",) else kernel
-                    row = time_one(bench, kernels, name, torch.bfloat16, nbytes // 2, (blocks, threads, early), graph_timing.operations(nbytes), False)
-                    rows.append(row | {"bytes": nbytes, "tuning": tuning, "kernel": kernel})
-    pulls = {u: bench.kernels_with(() if u == "old" else (f"UNROLL={u}",)) for u in ("old", 1, 2)}
-    for nbytes in (16 * MIB, 64 * MIB):
-        for blocks, threads in ((88, 64), (132, 64), (132, 128), (132, 256), (88, 512)):
-            for unroll, kernels in pulls.items():
-                name = "old_two_shot_pull" if unroll == "old" else "two_shot_pull"
-                row = time_one(bench, kernels, name, torch.bfloat16, nbytes // 2, (blocks, threads, True), graph_timing.operations(nbytes), True)
-                rows.append(row | {"bytes": nbytes, "tuning": [f"UNROLL={unroll}"]})
-    return rows
-
-
-def eager(bench: Bench) -> dict:
-    """Microseconds from one call to the next in Python, 1 KiB, nothing waited for."""
-    x, y = bench.pair(0, KIB, torch.bfloat16)
-    spent = {}
-    for name in ("launch", "launch and empty_like"):
-        torch.cuda.synchronize()
-        dist.barrier(bench.cpu)
-        began = time.perf_counter()
-        for _ in range(2000):
-            out = torch.empty_like(x) if name != "launch" else y
-            bench.kernels.start(
-                "one_shot_push",
-                "bfloat16",
-                "ranks",
-                (1, 256, True),
-                x.data_ptr(),
-                out.data_ptr(),
-                512,
-            )
-        spent[name] = round((time.perf_counter() - began) / 2000 * 1e6, 2)
-        torch.cuda.synchronize()
-    return spent
-
-
-def show_experiments(bench: Bench, rows: list[dict]) -> None:
-    chosen: dict[tuple, dict] = {}
-    for row in rows:
-        key = (row["bytes"], row["kernel"], tuple(row["tuning"]))
-        if key not in chosen or row["us"] < chosen[key]["us"]:
-            chosen[key] = row
-    for (nbytes, kernel, tuning), row in chosen.items():
-        if bench.rank == 0:
-            print(
-                nbytes >> 10,
-                kernel,
-                *tuning,
-                row["blocks"],
-                row["threads"],
-                row["early"],
-                row["us"],
-                flush=True,
-            )
-
-
-def best(rows: list[dict]) -> list[dict]:
-    chosen: dict[tuple, dict] = {}
-    for row in rows:
-        key = (row["bytes"], row["kernel"])
-        if key not in chosen or row["us"] < chosen[key]["us"]:
-            chosen[key] = row
-    return list(chosen.values())
+def _text(tables: list[dict]) -> str:
+    """JSON with a row a line."""
+    for table in tables:
+        assert asdict(tuning._table(table))
+    text = json.dumps({"tables": tables}, indent=1)
+    return re.sub(r"\[\s+(\d+),\s+(\S+),\s+(\d+),\s+(\d+)\s+\]", r"[\1, \2, \3, \4]", text) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--most", type=int, default=64 * MIB)
-    parser.add_argument("--budget", type=float, default=120.0)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--experiment", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--budget", type=float, default=300.0, help="seconds of sweeping at most")
+    parser.add_argument("--merge", type=Path, nargs="+", help="sweeps to make the table from")
+    parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
     asked = parser.parse_args()
+    if asked.merge:
+        merge(asked.merge, asked.date)
+        return
     dist.init_process_group("cpu:gloo,cuda:nccl")
-    began = time.monotonic()
-    bench = Bench(asked.most)
-
-    def say(*words: object) -> None:
-        if bench.rank == 0:
-            print(f"[{time.monotonic() - began:6.1f}s]", *words, flush=True)
-
-    say("set up, slot", bench.slot >> 20, "MiB")
-    results: dict = {
-        "world": bench.world,
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-    }
-    results["check_checked"] = check(bench, bench.checked, quick=True)
-    say("checked mode", results["check_checked"])
-    results["check"] = check(bench, bench.kernels, asked.quick)
-    say("check", results["check"])
-    results["eager"] = eager(bench)
-    say("eager", results["eager"])
-    if asked.experiment:
-        results["experiment"] = experiment(bench)
-        say("experiments", len(results["experiment"]))
-        show_experiments(bench, results["experiment"])
-    results["rows"] = sweep(bench, bench.kernels, asked.budget)
-    say("swept", len(results["rows"]))
+    bench = Bench(SIZES[-1])
+    rows = sweep(bench, asked.budget)
     if bench.rank == 0:
-        asked.out.write_text(json.dumps(results))
-        for row in best(results["rows"]):
-            print(
-                row["bytes"],
-                row["kernel"],
-                row["blocks"],
-                row["threads"],
-                row["early"],
-                row["in_place"],
-                row["us"],
-                flush=True,
-            )
-    dist.barrier(bench.cpu)
+        told = {
+            "world": bench.world, "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
+            "slot_bytes": bench.slot, "rows": rows,
+            "command": f"torchrun --standalone --nproc-per-node {bench.world} benchmarks/tune_all_reduce.py",
+        }  # fmt: skip
+        asked.out.write_text(json.dumps(told))
+        for row in best(rows, tuple(KERNELS)) + best(rows, ("two_shot_pull",)):
+            print(*row.values(), flush=True)
+    bench.exchange.barrier()
     dist.destroy_process_group()
 
 

@@ -27,7 +27,7 @@ def operations(nbytes: int) -> int:
 
 def capture(call: Call, pairs: Sequence[Pair], count: int, warm: int = 2) -> torch.cuda.CUDAGraph:
     """A graph of ``count`` calls over ``pairs`` in turn, after ``warm`` calls outside it."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for number in range(warm):
@@ -58,8 +58,9 @@ def replay_us(
     torch.cuda.synchronize()
     spent = torch.empty(replays, dtype=torch.float64)
     for number in range(replays):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(_AHEAD_CYCLES)
+        begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        torch.cuda._sleep(_AHEAD_CYCLES)  # type: ignore[no-untyped-call]
         gpu_barrier()
         begin.record()
         graph.replay()
@@ -67,4 +68,5 @@ def replay_us(
         torch.cuda.synchronize()
         spent[number] = begin.elapsed_time(end) * 1e3 / count
     dist.all_reduce(spent, op=dist.ReduceOp.MAX, group=cpu_group)
-    return statistics.median(spent.tolist())
+    times: list[float] = spent.tolist()
+    return statistics.median(times)

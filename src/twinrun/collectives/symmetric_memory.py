@@ -35,9 +35,13 @@ class SymmetricAllocation:
             raise _refused(device, "torch made a multicast object, which Twinrun must not use")
         self.addresses = tuple(int(address) for address in self._handle.buffer_ptrs)
 
+    def barrier(self) -> None:
+        """Enqueue a barrier between the ranks' GPUs, torch's own, on the current stream."""
+        self._handle.barrier(channel=0)
+
     def free(self) -> None:
-        """Give the memory back. Safe twice."""
-        self.tensor = self._handle = None
+        """Give the memory back; once."""
+        del self.tensor, self._handle
 
 
 def why_not(device: torch.device) -> str | None:

@@ -37,6 +37,16 @@ class Arguments(Structure):
     )
 
 
+def resident_blocks(world: int, multiprocessors: int, threads: int) -> int:
+    """How many blocks of one kernel surely fit on a GPU at once.
+
+    By the kernels' launch bounds alone (``MIN_BLOCKS`` in ``arguments.cuh``), and not by what one
+    binary happens to need: ranks may run different binaries of a kernel with one and the same grid.
+    """
+    least = 3 if world == 2 else 2 if world <= 4 else 1
+    return multiprocessors * (least * MAX_THREADS // threads)
+
+
 def workspace_bytes(slot_bytes: int) -> int:
     """The size of a workspace with slots of ``slot_bytes``."""
     return SLOTS + SLOT_COUNT * slot_bytes

@@ -62,13 +62,13 @@ def _compile(nvrtc: Any, program: Any, name: str, flags: tuple[str, ...]) -> byt
             expected=f"a binary with {' '.join(flags)}",
             do="install an NVRTC that knows this GPU (pip install 'twinrun[cuda13]')",
         )
-    cubin = b" " * _take(nvrtc.nvrtcGetCUBINSize(program))
+    cubin = bytes(_take(nvrtc.nvrtcGetCUBINSize(program)))
     _take(nvrtc.nvrtcGetCUBIN(program, cubin))
     return cubin
 
 
 def _log(nvrtc: Any, program: Any) -> str:
-    log = b" " * _take(nvrtc.nvrtcGetProgramLogSize(program))
+    log = bytes(_take(nvrtc.nvrtcGetProgramLogSize(program)))
     _take(nvrtc.nvrtcGetProgramLog(program, log))
     return log.rstrip(b"\0 \n").decode(errors="replace")
 

@@ -6,7 +6,8 @@
 constexpr u32 MAX_WORLD = 8;
 constexpr u32 MAX_BLOCKS = 512;
 constexpr u32 MAX_THREADS = 512;
-constexpr u32 MIN_BLOCKS = WORLD > 4 ? 1 : 2; // of a multiprocessor: 128 or 64 registers a thread
+// Of a multiprocessor, so at most 40, 64 or 128 registers a thread; kernels/arguments.py counts on it.
+constexpr u32 MIN_BLOCKS = WORLD == 2 ? 3 : WORLD <= 4 ? 2 : 1;
 
 constexpr u64 PUSH_EPOCHS = 0;                               // u32[MAX_BLOCKS], all equal
 constexpr u64 BARRIER_EPOCHS = PUSH_EPOCHS + 4 * MAX_BLOCKS; // u32[MAX_BLOCKS], all equal

@@ -1,8 +1,8 @@
 // The older way: copy the input where others can read it, a barrier, everyone sums everything.
-// Two staging slots in turn stand in for a barrier at the end.
+// The barrier at the end is for who closes next: a rank that is done may free its memory.
 #include "barrier.cuh"
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
     ipc_one_stage(const __grid_constant__ Arguments args) {
   const Tensor input(args.input, args.elements), output(args.output, args.elements);
   const u32 vectors = vectors_of(args.elements);
@@ -11,11 +11,10 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
 
   wait_for_previous_kernel();
   const u32 epoch = load_epoch(args, BARRIER_EPOCHS);
-  const u64 slot = SLOTS + (epoch & 1) * args.slot_bytes;
+  const u64 slot = SLOTS;
   for (u32 v = begin; v < vectors; v += stride)
     store_own(args.workspace[args.rank] + slot + u64(v) * VECTOR_BYTES, load(input, v));
   barrier(args, epoch + 1, true, 1);
-  allow_next_kernel(); // nothing is waited for any more
   for (u32 v = begin; v < vectors; v += stride) {
     Vector part[WORLD];
 #pragma unroll
@@ -23,5 +22,6 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
       part[r] = load_from_any_gpu(args.workspace[r] + slot + u64(v) * VECTOR_BYTES);
     store(output, v, sum_in_order(part));
   }
-  store_epoch(args, BARRIER_EPOCHS, epoch + 1);
+  barrier(args, epoch + 2, true, 2);
+  store_epoch(args, BARRIER_EPOCHS, epoch + 2);
 }

@@ -2,7 +2,7 @@
 // its shard into a place where others can read it, barrier, everyone collects the shards.
 #include "barrier.cuh"
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
     ipc_two_stage(const __grid_constant__ Arguments args) {
   const Tensor input(args.input, args.elements), output(args.output, args.elements);
   const u32 vectors = vectors_of(args.elements);
@@ -12,7 +12,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
 
   wait_for_previous_kernel();
   const u32 epoch = load_epoch(args, BARRIER_EPOCHS);
-  const u64 slot = SLOTS + (epoch & 1) * args.slot_bytes;
+  const u64 slot = SLOTS;
   const u64 sums = slot + u64(vectors) * VECTOR_BYTES;
   for (u32 p = begin; p < length; p += stride)
 #pragma unroll
@@ -32,7 +32,6 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     store_own(args.workspace[args.rank] + sums + u64(p) * VECTOR_BYTES, sum_in_order(part));
   }
   barrier(args, epoch + 2, true, 2);
-  allow_next_kernel(); // nothing is waited for any more
   for (u32 p = begin; p < length; p += stride)
 #pragma unroll
     for (u32 owner = 0; owner < WORLD; ++owner) {
@@ -41,5 +40,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
         store(output, v,
               load_from_any_gpu(args.workspace[owner] + sums + u64(p) * VECTOR_BYTES));
     }
-  store_epoch(args, BARRIER_EPOCHS, epoch + 3); // odd, so that the slots alternate
+  // For who closes next: a rank that is done may free its memory.
+  barrier(args, epoch + 3, true, 3);
+  store_epoch(args, BARRIER_EPOCHS, epoch + 3);
 }

@@ -5,7 +5,7 @@
 
 constexpr u32 UNROLL = WORLD > 4 ? 1 : 2; // vectors of each rank that a thread has in flight
 
-extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+extern "C" __global__ void __launch_bounds__(MAX_THREADS, MIN_BLOCKS)
     two_shot_pull(const __grid_constant__ Arguments args) {
   const u32 vectors = vectors_of(args.elements);
   const u32 length = ((vectors + WORLD - 1) / WORLD + 7) / 8 * 8;
