@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinrun.comparison.alignment import Held, Misfit, Side, align
 from twinrun.comparison.infer import infer
@@ -70,6 +70,7 @@ class Examiner:
         outcome.baseline, outcome.target = one.operand(), two.operand()
         outcome.inferred = _inferred_text(one, two)
         outcome.broken = _broken(one, two)
+        outcome.floor = ruler.nominal(one.groups[0], two.groups[0])
         pairs = _paired_groups(one, two, outcome)
         assessed = [ruler.assess(a, b) for a, b in pairs]
         _note(outcome, assessed[worst_of(assessed)])
@@ -176,6 +177,11 @@ def _try_sums(outcome: Outcome, one: Side, two: Side, ruler: Ruler) -> None:
                 outcome.summed = Hint("partial sum", text, residual)
                 outcome.inferred = f"{name} {candidate.dims_text} (pending sum over {axes})"
                 outcome.broken = tuple(b for b in outcome.broken if b.side != name)
+                laid = replace(side.operand(), dims=candidate.dims_text, layout="inferred")
+                if name == "baseline":
+                    outcome.baseline = laid
+                else:
+                    outcome.target = laid
                 return
 
 

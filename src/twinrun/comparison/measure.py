@@ -68,7 +68,7 @@ class Ruler:
         """Measure a pair of one shape; the dearer measures where it is above its floor."""
         found = self.distance(a, b)
         form = coarser(a.stored, b.stored)
-        floor = self.floor(form, found)
+        floor = self.floor(form, found.elements, _rms(found))
         pair = (lambda: slices(a, b), a.shape, a.dtype, b.dtype)
         said = judge(found, floor, form, lambda: worst_own(*pair))
         more = detail(*pair) if said.measured in ("undecided", "differs") else None
@@ -78,12 +78,16 @@ class Ruler:
         """Measure a pair of one shape without judging it."""
         return measure(lambda: slices(a, b), a.shape, a.dtype, b.dtype)
 
-    def floor(self, form: Format, found: Distance) -> Floor:
-        """The floor of this pair: set, measured, or first-order."""
+    def nominal(self, a: Logical, b: Logical) -> Floor:
+        """The floor of a pair that cannot be measured as it stands, for ordinary values."""
+        return self.floor(coarser(a.stored, b.stored), max(a.elements, b.elements))
+
+    def floor(self, form: Format, elements: int, rms: float = 1.0) -> Floor:
+        """The floor of a pair: set, measured, or first-order. `rms` is that of the larger side."""
         k = self.settings.k_of(self.name)
         told = self.settings.floor_of(self.name)
         if told is not None:
-            return _floor(spread(told, found.elements), k or K_MEASURED, "set", "set by glob")
+            return _floor(spread(told, elements), k or K_MEASURED, "set", "set by glob")
         if form.exact:
             return _floor(Allowance(0.0, 0.0), 1.0, "exact", "integers and bools are exact")
         if self.noise is not None and self.noise.l2 > 0:
@@ -95,8 +99,8 @@ class Ruler:
             noisy,
             depth=self.way.depth,
             reduction=self.way.reduction,
-            elements=found.elements,
-            rms=_rms(found),
+            elements=elements,
+            rms=rms,
             gradient=self.way.gradient,
         )
         why = f"{noisy.name}, {self.way.depth} roundings deep, sums of {self.way.reduction}"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from twinrun.comparison.measure import Ruler
 from twinrun.comparison.result import Floor, Measured
-from twinrun.numerics.distance import Distance
 from twinrun.numerics.dtypes import coarser
 from twinrun.recorder.record import Record
 
@@ -26,7 +25,9 @@ def judge_statistics(
     """
     one, two = _numbers(a), _numbers(b)
     form = coarser(a.dtype, b.dtype)
-    floor = ruler.floor(form, _stand_in(one, two))
+    elements = max(1, int(max(one.get("count", 1), two.get("count", 1))))
+    rms = max(one.get("l2", 0.0), two.get("l2", 0.0)) / math.sqrt(elements)
+    floor = ruler.floor(form, elements, rms)
     if any(one.get(name, 0) != two.get(name, 0) for name in ("count", "nans", "infs")):
         return "differs", math.inf, floor, "nonfinite", (NOTE, _told(one, two))
     apart = _apart(one, two)
@@ -52,16 +53,6 @@ def _apart(one: Stats, two: Stats) -> float:
     l2 = abs(one.get("l2", 0.0) - two.get("l2", 0.0)) / math.sqrt(count)
     others = (abs(one.get(name, 0.0) - two.get(name, 0.0)) for name in ("mean", "std"))
     return max(l2, *others) / scale
-
-
-def _stand_in(one: Stats, two: Stats) -> Distance:
-    """A distance that carries only what a floor needs: the number of elements and the norms."""
-    elements = int(max(one.get("count", 0), two.get("count", 0)))
-    norms = (float(one.get("l2", 0.0)), float(two.get("l2", 0.0)))
-    nothing = (0, 0)
-    return Distance(
-        elements, False, 0, 0.0, norms, 1.0, None, None, nothing, nothing, nothing, nothing
-    )
 
 
 def _told(one: Stats, two: Stats) -> str:

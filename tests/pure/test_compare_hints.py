@@ -1,0 +1,145 @@
+"""A hint names what explains a difference, and is told only if it explains it down to the floor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from memory_run import MemoryRun
+
+from twinrun import compare
+from twinrun.comparison.result import Hint, Row
+
+
+def row_of(a: torch.Tensor, b: torch.Tensor | dict[int, torch.Tensor], **given: object) -> Row:
+    one, two = MemoryRun(), MemoryRun()
+    one.add("layers.0:output", a)
+    for rank, held in (b if isinstance(b, dict) else {0: b}).items():
+        two.add("layers.0:output", held, rank=rank, **given)
+    row = compare(one, two).rows[0]
+    assert row.verdict == "differs"
+    return row
+
+
+def hint_of(a: torch.Tensor, b: torch.Tensor | dict[int, torch.Tensor], **given: object) -> Hint:
+    found = row_of(a, b, **given).hint
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def a() -> torch.Tensor:
+    return torch.randn(4, 16, 128, generator=torch.Generator().manual_seed(0))
+
+
+def noise(a: torch.Tensor) -> torch.Tensor:
+    return a * (1 + 1e-7 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1)))
+
+
+def test_factor(a: torch.Tensor) -> None:
+    """A constant factor is told with what it probably is."""
+    hint = hint_of(a, noise(a * 8.0))
+    assert hint.kind == "factor" and "times 8 (8" in hint.text
+    assert "1 over the square root of 80" in hint_of(a, noise(a / 80**0.5)).text
+
+
+def test_sign(a: torch.Tensor) -> None:
+    """A turned sign."""
+    assert hint_of(a, noise(-a)).kind == "sign"
+
+
+def test_transposed(a: torch.Tensor) -> None:
+    """Exchanged dims, in another shape, in a square one, or read back in the old shape."""
+    assert hint_of(a, noise(a.transpose(1, 2).contiguous())).kind == "transposed"
+    square = a[0, :, :16].contiguous()
+    assert hint_of(square, noise(square.T.contiguous())).kind == "transposed"
+    mixed = a.transpose(0, 1).reshape(a.shape)
+    assert "read in the old shape" in hint_of(a, noise(mixed)).text
+
+
+def test_shifted(a: torch.Tensor) -> None:
+    """One position later along a dim."""
+    hint = hint_of(a, noise(a.roll(1, dims=1)))
+    assert hint.kind == "shifted" and "later along dim 1" in hint.text
+
+
+def test_permuted(a: torch.Tensor) -> None:
+    """Heads in another order, and rotary halves against interleaved pairs."""
+    heads = a.view(4, 16, 4, 32)[:, :, [2, 0, 3, 1]].reshape(a.shape)
+    hint = hint_of(a, noise(heads))
+    assert hint.kind == "permuted" and "blocks of 32 in the order [2, 0, 3, 1]" in hint.text
+    rotary = a.view(4, 16, 4, 2, 16).transpose(-1, -2).reshape(a.shape)
+    assert (
+        "interleaves" in hint_of(a, noise(rotary)).text
+        and "each 32" in hint_of(a, noise(rotary)).text
+    )
+
+
+def test_region(a: torch.Tensor) -> None:
+    """Only rows from a position on, one row, or a few."""
+    b = a.clone()
+    b[:, 11:] += 1
+    assert "from 11 of 16" in hint_of(a, noise(b)).text
+    b = a.clone()
+    b[2] *= 1.5
+    assert "position 2 of 4" in hint_of(a, noise(b)).text
+
+
+def test_rounding(a: torch.Tensor) -> None:
+    """Equal after rounding to a narrower type."""
+    hint = hint_of(a, a.bfloat16().float())
+    assert hint.kind == "rounding" and "bfloat16" in hint.text
+
+
+def test_swapped(a: torch.Tensor) -> None:
+    """The tensor of another point."""
+    one, two = MemoryRun(), MemoryRun()
+    b = a.flip(0) * 3
+    for run, (gate, up) in ((one, (a, b)), (two, (b, noise(a)))):
+        run.add("gate_proj:output", gate)
+        run.add("up_proj:output", up)
+    hint = compare(one, two).rows[0].hint
+    assert hint is not None and hint.kind == "swapped" and "up_proj:output" in hint.text
+
+
+def test_one_shard_wrong(a: torch.Tensor) -> None:
+    """Of four shards only one differs."""
+    parts = {rank: noise(part.contiguous()) for rank, part in enumerate(a.chunk(4, -1))}
+    parts[2] = torch.randn_like(parts[2])
+    meshes = {rank: {"tp": (rank, 4)} for rank in parts}
+    one, two = MemoryRun(), MemoryRun()
+    one.add("layers.0:output", a)
+    for rank, part in parts.items():
+        two.add("layers.0:output", part, rank=rank, mesh=meshes[rank], dims="b s h[tp]")
+    hint = compare(one, two).rows[0].hint
+    assert hint is not None and hint.kind == "one shard" and "rank 2" in hint.text
+
+
+def test_missing_all_reduce(a: torch.Tensor) -> None:
+    """Ranks whose sum is the baseline: differs, with the sum as the hint, when later points differ."""
+    part = torch.randn_like(a)
+    one, two = MemoryRun(), MemoryRun()
+    one.add("layers.0.mlp:output", a)
+    one.add("layers.1:output", a)
+    for rank, held in enumerate((part, a - part)):
+        two.add("layers.0.mlp:output", held, rank=rank, mesh={"tp": (rank, 2)})
+        two.add("layers.1:output", a * 2, rank=rank, mesh={"tp": (rank, 2)})
+    row = compare(one, two).rows[0]
+    assert (row.verdict, row.reason) == ("differs", "partial sum")
+    assert row.hint is not None and "all-reduce over tp is missing" in row.hint.text
+    assert "inferred" in row.target.layout if row.target else False
+
+
+def test_no_hint_where_nothing_explains(a: torch.Tensor) -> None:
+    """Another random tensor has no hint; nor has a factor with an error above the floor beside it."""
+    assert row_of(a, torch.randn_like(a)).hint is None
+    assert row_of(a, a * 2 + 1e-3 * torch.randn_like(a)).hint is None
+
+
+def test_only_the_first_are_explained_unless_all(a: torch.Tensor) -> None:
+    """The first divergence and twenty more; all on request."""
+    one, two = MemoryRun(), MemoryRun()
+    for at in range(25):
+        one.add(f"layers.{at}:output", a[0])
+        two.add(f"layers.{at}:output", -a[0])
+    assert sum(row.hint is not None for row in compare(one, two).rows) == 21
+    assert sum(row.hint is not None for row in compare(one, two, hints="all").rows) == 25
