@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from twinrun.cli.main import COMMANDS, twinrun
+from twinrun.env.page import page as env_page
 
 HEAD = """\
 # The commands
@@ -49,3 +50,4 @@ def _section(title: str, text: str) -> str:
 
 if __name__ == "__main__":
     (Path(__file__).parent / "cli.md").write_text(cli_page(), encoding="utf-8")
+    (Path(__file__).parent / "env.md").write_text(env_page(), encoding="utf-8")

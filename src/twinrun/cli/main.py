@@ -18,7 +18,10 @@ UNREADABLE = 2
 COMMANDS = {
     "run": "twinrun.cli.run",
     "compare": "twinrun.cli.compare",
+    "launch": "twinrun.cli.launch",
     "show": "twinrun.cli.show",
+    "doctor": "twinrun.cli.doctor",
+    "env": "twinrun.cli.env",
     "demo": "twinrun.cli.demo",
 }
 
