@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 import torch
 
 from twinrun.env import variables as V
+from twinrun.errors import CaptureExistsError
 from twinrun.recorder import boundary
 from twinrun.recorder.core import Recorder, activate
+from twinrun.recorder.options import Options
 from twinrun.recorder.processes import leave_note
 from twinrun.recorder.rank import standing
+from twinrun.recorder.rundir import RUN, create_run
 
 LEAST_TORCH = (2, 9)
 
@@ -28,6 +35,7 @@ def join() -> bool:
     if _version(torch.__version__) < LEAST_TORCH:
         leave_note("aside", reason=f"torch {torch.__version__} is older than 2.9")
         return False
+    _make(directory)
     recorder = Recorder(directory)
     activate(recorder)
     boundary.install(everything=recorder)
@@ -36,6 +44,17 @@ def join() -> bool:
         import_module("twinrun.grafting.joining").join(recorder)
     leave_note("joined", rank=standing().rank)
     return True
+
+
+def _make(directory: Path) -> None:
+    """Make the run directory where it is not: on another node, with the options that came along."""
+    options = V.OPTIONS.get()
+    if options is None or (directory / RUN).exists():
+        return
+    chosen = Options.from_json(json.loads(options))
+    # A sibling rank may be first: then its directory is there now, and is joined.
+    with suppress(CaptureExistsError):
+        create_run(directory, command=sys.argv, options=chosen, origin="capture")
 
 
 def _version(text: str) -> tuple[int, int]:

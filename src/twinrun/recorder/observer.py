@@ -215,7 +215,11 @@ class Observer:
             recompute=call.recompute,
             begun=call.begun,
         )
-        if number is not None:
+        if number is None:
+            if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+                entry.in_graph = self._news = True
+        else:
+            entry.fired = True
             self.flow.observed(tensor, number, call.call)
             if self.gradients is not None:
                 self.gradients.follow(tensor, call, name)

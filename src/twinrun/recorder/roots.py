@@ -17,7 +17,8 @@ class Entry:
     """One module as the boundary meets it; made once, so that a call costs one look-up.
 
     ``module`` is its path with the root's label in front, ``ports`` the wanted ones (None: not
-    tapped). A wrapper shares ``module`` with what it wraps.
+    tapped). A wrapper shares ``module`` with what it wraps. ``called``, ``fired`` (a tensor of it was
+    recorded) and ``in_graph`` (one was met while a CUDA graph was captured) hold once they are true.
     """
 
     ref: weakref.ref[nn.Module]
@@ -28,6 +29,7 @@ class Entry:
     arguments: tuple[str, ...]
     reduction: int
     called: bool = False
+    fired: bool = False
     in_graph: bool = False
 
 

@@ -37,7 +37,10 @@ class Ports:
     globs: tuple[str, ...]
 
     def __contains__(self, port: str) -> bool:
-        return any(fnmatchcase(port, g) or fnmatchcase(port, f"{g}.*") for g in self.globs)
+        globs = self.globs
+        if "*" in globs:
+            return True
+        return any(fnmatchcase(port, g) or fnmatchcase(port, f"{g}.*") for g in globs)
 
 
 EVERY_PORT = Ports(("*",))

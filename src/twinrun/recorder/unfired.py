@@ -48,12 +48,15 @@ def _without_match(registry: Registry) -> list[str]:
 
 
 def _silent(root: Root) -> list[Entry]:
-    """The chosen modules that were never called; a wrapper and what it wraps count once."""
-    called = {entry.module for entry in root.entries.values() if entry.called}
+    """The chosen modules that were never called, or only where nothing could be recorded.
+
+    A wrapper and what it wraps count once.
+    """
+    heard = {e.module for e in root.entries.values() if e.fired or (e.called and not e.in_graph)}
     silent = {
         entry.module: entry
         for entry in root.entries.values()
-        if entry.ports is not None and entry.module not in called
+        if entry.ports is not None and entry.module not in heard
     }
     return list(silent.values())
 
