@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-# Codes that every safetensors reader since 0.5 knows; any other type is stored as bytes (U8).
+# Codes that every safetensors reader since 0.7 knows; any other type is stored as bytes (U8).
 _CODES = {
     "float64": "F64",
     "float32": "F32",
@@ -16,6 +16,7 @@ _CODES = {
     "int8": "I8",
     "uint8": "U8",
     "bool": "BOOL",
+    "complex64": "C64",
     "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2",
     "uint64": "U64",
