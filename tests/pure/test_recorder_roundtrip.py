@@ -168,14 +168,18 @@ def test_many_records_fill_several_segments(tmp_path: Path) -> None:
 
 def test_a_segment_is_a_safetensors_file(tmp_path: Path) -> None:
     """The official reader opens every segment and finds the tensors under their numbers."""
-    held = [torch.randn(3, 7), torch.empty(0, 4), torch.tensor(2.5), torch.arange(5).bool()]
+    held = [
+        torch.randn(3, 7), torch.empty(0, 4), torch.tensor(2.5), torch.arange(5).bool(),
+        torch.randn(2, dtype=torch.complex64), torch.ones(3, dtype=torch.uint16),
+        torch.ones(3).to(torch.float8_e4m3fn), torch.ones(5).bfloat16(),
+    ]  # fmt: skip
     captured(tmp_path / "run", *held, torch.randn(2, dtype=torch.complex128))
     (path,) = (tmp_path / "run").glob("processes/*/*.safetensors")
     with safe_open(path, framework="pt") as file:
         numbers = sorted(key for key in file.keys() if not key.startswith("padding"))  # noqa: SIM118
-        assert numbers == ["0", "1", "2", "3", "4"]
-        assert [same(file.get_tensor(str(i)), t) for i, t in enumerate(held)] == [True] * 4
-        assert file.get_tensor("4").dtype == torch.uint8
+        assert numbers == [str(index) for index in range(len(held) + 1)]
+        assert all(same(file.get_tensor(str(i)), t) for i, t in enumerate(held))
+        assert file.get_tensor(str(len(held))).dtype == torch.uint8
         assert file.metadata() == {"twinrun": "1"}
 
 
