@@ -18,6 +18,7 @@ UNREADABLE = 2
 COMMANDS = {
     "run": "twinrun.cli.run",
     "compare": "twinrun.cli.compare",
+    "graft": "twinrun.cli.graft",
     "launch": "twinrun.cli.launch",
     "show": "twinrun.cli.show",
     "doctor": "twinrun.cli.doctor",
