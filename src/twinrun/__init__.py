@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from twinrun.collectives.all_reduce import AllReduce as AllReduce
     from twinrun.comparison.compare import compare as compare
     from twinrun.errors import TwinrunError as TwinrunError
+    from twinrun.grafting.api import graft as graft
     from twinrun.numerics.fingerprint import fingerprint as fingerprint
     from twinrun.recorder.api import capture as capture
     from twinrun.recorder.api import dump as dump
@@ -30,6 +31,7 @@ _FACE = {
     "dump_gradients": "twinrun.recorder.api",
     "dump_parameters": "twinrun.recorder.api",
     "fingerprint": "twinrun.numerics.fingerprint",
+    "graft": "twinrun.grafting.api",
     "step": "twinrun.recorder.api",
     "tags": "twinrun.recorder.api",
     "watch": "twinrun.recorder.api",

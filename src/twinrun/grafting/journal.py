@@ -49,6 +49,8 @@ class Journal:
         self.transforms_failed = 0
         self.nbytes = 0
         self.waited_s = 0.0
+        self.reasons: list[str] = []
+        """why points failed, the first hundred"""
         self._lock = threading.Lock()
         self._file = -1
         if directory is not None:
@@ -113,6 +115,8 @@ class Journal:
         with self._lock:
             self.failed += 1
             self.transforms_failed += transform
+            if len(self.reasons) < 100:
+                self.reasons.append(why)
         self._write(
             "failed", point, direction, {"why": why, "transform": transform, "trace": trace}
         )

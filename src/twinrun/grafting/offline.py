@@ -17,6 +17,7 @@ from twinrun.grafting.point import BASELINE, TARGET, Holding, Point, Rank
 from twinrun.grafting.receiving import PointFailed, Taken
 from twinrun.grafting.settings import Settings, split_dims
 from twinrun.grafting.taking import Assembly, castable
+from twinrun.layout.mesh import WORLD
 from twinrun.recorder.dtypes import BY_NAME
 from twinrun.recorder.reader import open_capture
 from twinrun.recorder.record import Record
@@ -112,7 +113,9 @@ class Replay:
 
     def _holding(self, record: Record) -> Holding:
         dims = record.dims or next((d for g, d in self._dims if self._match(record.name, g)), "")
-        axes = tuple((axis, at, size) for axis, (at, size) in record.mesh.items())
+        world = self._worlds[BASELINE]
+        mesh = record.mesh or ({WORLD: (record.rank, world)} if world > 1 else {})
+        axes = tuple((axis, at, size) for axis, (at, size) in mesh.items())
         return Holding(record.name, dims, axes, tuple(record.shape), record.dtype, record.kind)
 
     def _fetch(self, record: Record) -> torch.Tensor:

@@ -31,7 +31,7 @@ from twinrun.grafting.transform import (
     apply,
 )
 from twinrun.grafting.values import encode_value
-from twinrun.layout.mesh import Mesh, parse_axes
+from twinrun.layout.mesh import WORLD, Mesh, parse_axes
 from twinrun.recorder.dtypes import NAMES
 from twinrun.recorder.filter import Filter, parse_filter
 from twinrun.recorder.headings import Sort, facts_of
@@ -132,6 +132,7 @@ class Session:
         self._holdings: dict[tuple[Any, ...], Holding] = {}
         self._told: set[str] = set()
         self._ended = ""
+        self._closed = False
         self.rank = Rank(settings.role, 0)
 
     # --- deciding --------------------------------------------------------------------------
@@ -170,6 +171,11 @@ class Session:
         return facts_of(sort) | {"step": site.step, "rank": self.rank.rank}
 
     @property
+    def over(self) -> bool:
+        """Whether nothing is grafted any more."""
+        return self._closed or bool(self._ended)
+
+    @property
     def lasting(self) -> bool:
         """Whether the filters look only at what a site always is."""
         return self._lasting
@@ -177,7 +183,7 @@ class Session:
     def asks(self, site: Site) -> bool:
         """Whether a filter takes this point (both do: it will be told as a failure)."""
         try:
-            return not self._ended and self.direction(site) is not None
+            return not self.over and self.direction(site) is not None
         except UsageError:
             return True
 
@@ -218,7 +224,7 @@ class Session:
 
     def begin(self, step: int) -> None:
         """A step begins: ranks that wait for a point of an earlier one learn that it will not come."""
-        if self._ended:
+        if self.over:
             return
         try:
             self.start().begin(step)
@@ -231,7 +237,7 @@ class Session:
         A replaced tensor is detached, on the same device, of the same shape and dtype; a DTensor stays
         one. ``value`` itself is never changed.
         """
-        if self._ended:
+        if self.over:
             return False, value
         try:
             direction = self.direction(site)
@@ -277,7 +283,7 @@ class Session:
             self._ended = self._ended or source.failure.summary
         self._journal.summary(self._ended)
         self._journal.close()
-        self._ended = self._ended or "closed"
+        self._closed = True
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connections without a word."""
@@ -334,7 +340,10 @@ class Session:
 
     def _mesh(self) -> Mapping[str, tuple[int, int]]:
         sizes = parse_axes(self.settings.mesh)
-        return Mesh.at(self.rank.rank, sizes) if sizes else {}
+        if sizes:
+            return Mesh.at(self.rank.rank, sizes)
+        world = standing().world_size
+        return {WORLD: (self.rank.rank, world)} if world > 1 else {}
 
     def _held(self, site: Site, value: Any) -> tuple[Holding, torch.Tensor | None]:
         """How this rank holds ``value``, and its own memory where it is a tensor."""

@@ -1,0 +1,383 @@
+"""Grafts inside programs: tr.graft, dumps, boundaries, parameters, gradients, transforms, captures."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from graft_jobs import run_jobs
+
+import twinrun as tr
+from twinrun.errors import TwinrunError
+from twinrun.grafting import joining
+from twinrun.grafting.settings import Settings
+from twinrun.grafting.transform import GraftContext
+
+pytestmark = pytest.mark.ranks
+
+
+def begin(role: str, rank: int, world: int, out: Path | None = None, **options: Any) -> None:
+    """What the environment of one rank under ``twinrun run`` or ``twinrun graft`` makes happen."""
+    settings = Settings(**{"role": role, "timeout_s": 30.0, "meeting_timeout_s": 60.0, **options})
+    os.environ.update(settings.to_environment())
+    os.environ.update({"RANK": str(rank), "WORLD_SIZE": str(world)})
+    if out is None:
+        return
+    from twinrun.recorder.joining import join
+
+    os.environ["TWINRUN_OUT"] = str(out / role)
+    assert join()
+
+
+def end() -> dict[str, Any]:
+    """Leave the graft; what the journal counted."""
+    session = joining._session
+    assert session is not None
+    journal = session.journal
+    joining._leave()
+    return {
+        "sent": journal.sent,
+        "received": journal.received,
+        "failed": journal.failed,
+        "transforms": journal.transforms_failed,
+        "ended": session._ended,
+        "reasons": journal.reasons,
+    }
+
+
+def runs(tmp_path: Path, taps: str = "none", **options: Any) -> Path:
+    from twinrun.recorder.options import Options
+    from twinrun.recorder.rundir import create_run
+
+    for role in ("baseline", "target"):
+        create_run(
+            tmp_path / "runs" / role, command=["test"], options=Options(taps=taps, **options)
+        )
+    return tmp_path / "runs"
+
+
+def value(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*(shape or (3, 5)), generator=torch.Generator().manual_seed(seed))
+
+
+# --- tr.graft ------------------------------------------------------------------------------
+
+
+def in_code(role: str, rank: int, world: int, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, **options, b2t="name ~ 'x*'", t2b="name == 'back'")
+    own = 10 if role == "baseline" else 20
+    for step in range(3):
+        x = value(own + step).requires_grad_()
+        kept = x.detach().clone()
+        y = tr.graft("x", x * 2)
+        through = tr.graft("x2", x * 2, gradient="through")
+        back = tr.graft("back", x.detach())
+        (y.sum() + through.sum()).backward()
+        if role == "target":
+            assert torch.equal(y, value(10 + step) * 2) and torch.equal(
+                through, value(10 + step) * 2
+            )
+            assert y.is_leaf and y.requires_grad and torch.equal(x.grad, torch.full_like(x, 2.0))
+            assert back is not None and torch.equal(back, kept)
+        else:
+            assert torch.equal(back, value(20 + step)) and torch.equal(y, x * 2)
+            assert torch.equal(x.grad, torch.full_like(x, 4.0))
+        assert torch.equal(x, kept)
+        tr.step()
+    return end()
+
+
+def test_graft_in_code_returns_the_other_runs_value() -> None:
+    """Both directions in one program; leaf and through; the original is not changed."""
+    told = run_jobs(in_code)
+    assert told["target", 0] == {
+        "sent": 3,
+        "received": 6,
+        "failed": 0,
+        "transforms": 0,
+        "ended": "",
+        "reasons": [],
+    }
+    assert told["baseline", 0]["received"] == 3
+
+
+def overlapping(role: str, rank: int, world: int, **options: Any) -> str:
+    begin(role, rank, world, **options, b2t="name ~ 'x*'", t2b="name == 'x1'", strict=True)
+    with pytest.raises(TwinrunError) as caught:
+        tr.graft("x1", value(0))
+    end()
+    return str(caught.value)
+
+
+def test_a_point_that_both_filters_take_is_refused_with_both() -> None:
+    """b2t and t2b may not overlap: the refusal names both texts."""
+    for text in run_jobs(overlapping).values():
+        assert "name ~ 'x*'" in text and "name == 'x1'" in text
+
+
+# --- transforms ----------------------------------------------------------------------------
+
+
+def stitch(context: GraftContext) -> torch.Tensor:
+    """Columns of all senders side by side, scaled by what each sent beside them."""
+    assert [layout.rank for layout in context.layouts] == list(range(context.baseline_ranks))
+    parts = [x * extra["scale"] for x, extra in zip(context.received, context.extras, strict=True)]
+    whole = torch.cat(parts, dim=1)
+    width = whole.shape[1] // context.target_ranks
+    return whole[:, context.rank * width : (context.rank + 1) * width]
+
+
+def spoil_and_raise(context: GraftContext) -> torch.Tensor:
+    context.target.zero_()
+    raise ValueError("not today")
+
+
+def wrong_shape(context: GraftContext) -> torch.Tensor:
+    return context.received[0][:1]
+
+
+def length(context: GraftContext) -> Any:
+    return sum(len(words) for words in context.received)
+
+
+def transformed(role: str, rank: int, world: int, **options: Any) -> dict[str, Any]:
+    here = "test_graft_programs"
+    begin(
+        role, rank, world, **options, b2t="*",
+        transforms=(f"good={here}.stitch", f"bad1={here}.spoil_and_raise", f"bad2={here}.wrong_shape", f"words={here}.length"),
+    )  # fmt: skip
+    whole = value(1, 4, 8)
+    mine = whole.chunk(world, 1)[rank].contiguous()
+    if role == "baseline":
+        extras = {"scale": 2.0, "deep": [None, True, b"\0", float("inf"), 1 << 80, torch.arange(3)]}
+        for name in ("good", "bad1", "bad2"):
+            tr.graft(name, mine, extras=extras)
+        tr.graft("words", ["a", "b", "c"])
+    else:
+        kept = mine.clone()
+        assert torch.equal(tr.graft("good", mine), whole.chunk(world, 1)[rank] * 2)
+        for name in ("bad1", "bad2"):
+            assert tr.graft(name, mine) is mine and torch.equal(mine, kept)
+        assert tr.graft("words", 0) == 3 * options_baseline(world)
+    return end()
+
+
+def options_baseline(world: int) -> int:
+    return 6 // world
+
+
+@pytest.mark.parametrize(("baseline", "target"), [(2, 3)])
+def test_transforms_take_all_senders_and_failing_ones_are_contained(
+    baseline: int, target: int
+) -> None:
+    """Whole values with extras in rank order; one that raises or returns a wrong shape changes nothing."""
+    del baseline, target
+    told = run_jobs(transformed, 3, 2)
+    for rank in range(2):
+        assert told["target", rank]["failed"] == 2 and told["target", rank]["transforms"] == 2
+        assert told["target", rank]["received"] == 2
+
+
+def strictly(role: str, rank: int, world: int, **options: Any) -> str:
+    begin(
+        role,
+        rank,
+        world,
+        **options,
+        b2t="*",
+        strict=True,
+        transforms=("test_graft_programs.spoil_and_raise",),
+    )
+    told = ""
+    if role == "baseline":
+        tr.graft("x", value(0))
+    else:
+        with pytest.raises(TwinrunError) as caught:
+            tr.graft("x", value(1))
+        told = str(caught.value)
+    end()
+    return told
+
+
+def test_strict_stops_at_the_first_failure() -> None:
+    """With strict the failing transform's error reaches the program."""
+    assert "raised ValueError: not today" in run_jobs(strictly)["target", 0]
+
+
+def without_layout(role: str, rank: int, world: int, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, **options, b2t="*")
+    x = value(rank, 4, 8 // world)
+    assert tr.graft("x", x) is x
+    return end()
+
+
+def test_without_a_layout_the_point_is_left_alone_and_counted() -> None:
+    """Two senders and one receiver of other shapes: the message shows what to add."""
+    told = run_jobs(without_layout, 2, 1)
+    assert told["target", 0]["failed"] == 1 and told["target", 0]["ended"] == ""
+    assert "--graft-dims 'x=" in told["target", 0]["reasons"][0]
+
+
+# --- dumps and boundaries ------------------------------------------------------------------
+
+
+def dumping(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, out, **options, b2t="*")
+    x = value(3) if role == "baseline" else value(4)
+    needs = x.clone().requires_grad_()
+    view = x[:1].expand(7, 5)
+    tr.dump("x", x, dims="a b", layer=1)
+    tr.dump("needs", needs)
+    tr.dump("view", view)
+    assert torch.equal(x, value(3))
+    assert torch.equal(needs, value(3 if role == "baseline" else 4))
+    joining._seam.recorder.close()
+    return end()
+
+
+def test_dump_overwrites_in_place_and_refuses_what_it_may_not(tmp_path: Path) -> None:
+    """The record holds the grafted value and says so; a tensor with grad or an expanded view is refused."""
+    out = runs(tmp_path)
+    told = run_jobs(dumping, out=out)
+    assert told["target", 0]["received"] == 1 and told["target", 0]["failed"] == 2
+    needs, view = told["target", 0]["reasons"]
+    assert "use x = tr.graft('needs', x)" in needs and "expanded view" in view
+    from twinrun.recorder.reader import open_capture
+
+    capture = open_capture(str(out / "target"))
+    (record,) = [r for r in capture.records if r.name == "x"]
+    assert record.tags["grafted"] == "b2t" and torch.equal(capture.tensor(record), value(3))
+    lines = [
+        json.loads(t)
+        for f in (out / "target" / "graft").iterdir()
+        for t in f.read_text().splitlines()
+    ]
+    assert [line["event"] for line in lines] == ["received", "failed", "failed", "summary"]
+
+
+class Net(torch.nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.a = torch.nn.Linear(4, 6)
+        self.b = torch.nn.Linear(6, 2, bias=False)
+
+    def forward(self, x: torch.Tensor, *, scale: float = 1.0) -> dict[str, Any]:
+        hidden = self.a(x) * scale
+        return {"pair": (hidden, self.b(hidden)), "none": None}
+
+
+def at_boundaries(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, out, **options, b2t="name ~ 'b:*' and step != 1")
+    net = Net(0)
+    own = 1.0 if role == "baseline" else 3.0
+    for step in range(3):
+        x = value(step, 2, 4)
+        hidden, y = net(x, scale=own)["pair"]
+        y.sum().backward()
+        right = net.b.weight @ net.a(x).T if step != 1 else None
+        if right is not None:
+            assert torch.allclose(y, right.T, atol=1e-6)
+        assert net.a.weight.grad is not None
+        assert torch.allclose(hidden, net.a(x) * own, atol=1e-6)
+    return end()
+
+
+def test_module_boundaries_are_grafted_with_no_change_in_the_program(tmp_path: Path) -> None:
+    """Inputs and outputs inside dicts and tuples; a filter that looks at the step; gradients go through."""
+    told = run_jobs(at_boundaries, out=runs(tmp_path))
+    assert told["target", 0]["failed"] == 0 and told["target", 0]["received"] >= 4
+
+
+def parameters(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(
+        role, rank, world, out, **options, b2t="kind == 'parameter'",
+        dims=("target:b.weight:parameter=o i[tp]",), mesh="" if world == 1 else "tp=2",
+    )  # fmt: skip
+    net = Net(0 if role == "baseline" else 7)
+    if world == 2:
+        net.b = torch.nn.Linear(3, 2, bias=False)
+        net.forward = lambda x: net.b(net.a(x)[:, :3])  # type: ignore[method-assign]
+    net(value(0, 2, 4))
+    right = Net(0)
+    assert torch.equal(net.a.weight, right.a.weight)
+    want = right.b.weight if world == 1 else right.b.weight.chunk(2, 1)[rank]
+    assert torch.equal(net.b.weight, want) and net.b.weight.requires_grad
+    return end()
+
+
+def test_parameters_are_copied_before_the_first_step_whatever_the_layout(tmp_path: Path) -> None:
+    """The target starts from the baseline's weights: whole ones, and its own shard of a split one."""
+    told = run_jobs(parameters, 1, 2, out=runs(tmp_path))
+    assert all(told["target", rank]["received"] == 3 for rank in range(2))
+
+
+def gradients(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(
+        role,
+        rank,
+        world,
+        out,
+        **options,
+        b2t="kind == 'gradient' and name in ('b:output:grad', 'a.weight:parameter.grad')",
+    )
+    net = Net(0)
+    own = 1.0 if role == "baseline" else 5.0
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    _, y = net(value(0, 2, 4))["pair"]
+    (y.sum() * own).backward()
+    assert torch.allclose(
+        net.b.weight.grad, Net(0).a(value(0, 2, 4)).sum(0).expand(2, 6), atol=1e-5
+    )
+    net.a.weight.grad.mul_(own)
+    optimizer.step()
+    right = Net(0)
+    right(value(0, 2, 4))["pair"][1].sum().backward()
+    assert torch.allclose(net.a.weight, right.a.weight - right.a.weight.grad, atol=1e-5)
+    return end()
+
+
+def test_gradients_are_grafted_like_activations(tmp_path: Path) -> None:
+    """An activation's gradient as it passes, and a parameter's before the optimizer takes it."""
+    told = run_jobs(gradients, out=runs(tmp_path))
+    assert told["target", 0]["received"] == 2
+
+
+# --- offline -------------------------------------------------------------------------------
+
+
+def record(role: str, rank: int, world: int, out: Path, **options: Any) -> None:
+    os.environ.update({"RANK": str(rank), "WORLD_SIZE": str(world)})
+    with tr.capture(out / "kept"):
+        for step in range(3):
+            whole = value(step, 4, 8)
+            tr.dump("x", whole.chunk(world, 1)[rank], dims="t h[world]")
+            tr.dump("only_here", whole)
+            tr.step()
+
+
+def replayed(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    options.pop("address")
+    begin(role, rank, world, **options, b2t="*", source=str(out / "kept"), mesh=f"world={world}")
+    for step in range(4):
+        whole = value(step, 4, 8)
+        mine = torch.zeros(4, 8 // world)
+        got = tr.graft("x", mine, dims="t h[world]")
+        if step < 3:
+            assert torch.equal(got, whole.chunk(world, 1)[rank])
+        else:
+            assert got is mine
+        tr.step()
+    return end()
+
+
+def test_a_capture_replays_as_the_baseline(tmp_path: Path) -> None:
+    """Four captured ranks feed two, resharded; a step that the capture lacks fails with its range."""
+    run_jobs(record, 0, 4, out=tmp_path)
+    told = run_jobs(replayed, 0, 2, out=tmp_path)
+    assert told["target", 1]["received"] == 3 and told["target", 1]["failed"] == 1
+    assert "it is there in steps 0 to 2" in told["target", 1]["reasons"][0]
