@@ -50,8 +50,8 @@ def test_one_tensor_is_shown(capture: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_step_and_index_choose(capture: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--step shows another step, --at the values under an index, also as pasted from a report."""
-    assert ["[]", "4"] in [x.split() for x in told(capsys, capture, "attn_out", "--step", "1", "--at", "1,0").splitlines()]  # fmt: skip
-    assert ["[:]", "3", "4", "5"] in [x.split() for x in told(capsys, capture, "attn_out", "--at", "[1]").splitlines()]  # fmt: skip
+    assert ["[1,", "0]", "4"] in [x.split() for x in told(capsys, capture, "attn_out", "--step", "1", "--at", "1,0").splitlines()]  # fmt: skip
+    assert ["[1,", ":]", "3", "4", "5"] in [x.split() for x in told(capsys, capture, "attn_out", "--at", "[1]").splitlines()]  # fmt: skip
 
 
 def test_a_glob_lists(capture: str, capsys: pytest.CaptureFixture[str]) -> None:

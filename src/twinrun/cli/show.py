@@ -126,7 +126,7 @@ def _values(held: Capture, record: Record, at: tuple[int, ...]) -> Iterable[tupl
 
     if not record.has_payload:
         return []
-    return value_rows(_inside(held.tensor(record), at))
+    return value_rows(_inside(held.tensor(record), at), at)
 
 
 def _inside(tensor: torch.Tensor, at: tuple[int, ...]) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from twinrun.report.figures import element
+from twinrun.report.figures import element, shape
 
 _WHOLE = 64  # elements up to which a tensor is shown whole
 _EDGE = 3  # of a larger one: the first and last elements of its last two dims
@@ -14,18 +14,18 @@ _OUTER_EDGE = 1  # and of the dims before those
 _CELL = 8  # the width of most values with four digits
 
 
-def value_rows(tensor: torch.Tensor) -> Iterator[tuple[str, str]]:
+def value_rows(tensor: torch.Tensor, index: tuple[int, ...] = ()) -> Iterator[tuple[str, str]]:
     """Rows ``(index of the row, its values)`` along the last dim.
 
-    Only the elements that are shown are read, so that a huge mapped tensor costs nothing.
+    ``index`` is where in a larger tensor this one lies; it leads every row's own. Only the elements that are shown are read, so that a huge mapped tensor costs nothing.
     """
     if tensor.numel():
-        yield from _rows(tensor, (), whole=tensor.numel() <= _WHOLE)
+        yield from _rows(tensor, index, whole=tensor.numel() <= _WHOLE)
 
 
 def _rows(tensor: torch.Tensor, index: tuple[int, ...], whole: bool) -> Iterator[tuple[str, str]]:
     if tensor.dim() == 0:
-        yield "[]", element(tensor.item())
+        yield shape(index), element(tensor.item())
         return
     if tensor.dim() == 1:
         cells = ["..." if i is None else element(tensor[i].item()) for i in _picked(tensor, whole)]
