@@ -16,7 +16,7 @@ from twinrun.numerics.dtypes import Format
 # Variance that one rounding adds to the relative L2 of two runs, in units of roundoff squared.
 ROUNDING = 0.10
 # The same for a term of a sum, carried in the accumulator's precision: kernels sum in blocks.
-TERM = 0.003
+TERM = 0.008
 # Roundings that any two runs differ by before depth shows: both ends of the first block.
 START = 18
 # Roundings along one block of a transformer (projections, products, norms, residual sums).
@@ -27,8 +27,10 @@ MARGIN = 1.5
 GRADIENT_GAIN = 1.6
 # The worst of N elements lies sqrt(2 ln N) deviations out; tails of real tensors are heavier.
 TAIL = 3.0
-# No floor lets an element be wrong by half the RMS of its row.
+# No floor lets an element be wrong by half the RMS of its row; in a gradient, whose rows are sums that
+# nearly cancel, by all of it. A row that is wrong altogether has elements off by several times that.
 LARGEST_WORST = 0.5
+LARGEST_WORST_GRADIENT = 1.0
 # A measured floor is this many times the distance of two good runs: one sample of a random quantity.
 NOISE_MARGIN = 2.0
 
@@ -52,11 +54,11 @@ def first_order(
 ) -> Allowance:
     """The floor of a point that lies `depth` roundings into a run and sums up to `reduction` terms.
 
-    ``l2 = 1.5 sqrt(D + 18) sqrt(0.10 u^2 + 0.003 n a^2)``, u the roundoff of the coarser dtype (with
+    ``l2 = 1.5 sqrt(D + 18) sqrt(0.10 u^2 + 0.008 n a^2)``, u the roundoff of the coarser dtype (with
     the smallest step over the tensor's RMS where that is larger), a that of its accumulator, and never
     above ``sqrt(u)``: where half of the digits are noise no first-order argument holds. Gradients
     have 1.6 times that.
-    ``worst = 3 sqrt(2 ln N) l2`` for N elements, never above 0.5. Exact types have the floor 0.
+    ``worst = 3 sqrt(2 ln N) l2`` for N elements, never above 0.5 (1 for gradients). Exact types have the floor 0.
     """
     if form.exact:
         return Allowance(0.0, 0.0)
@@ -64,7 +66,8 @@ def first_order(
     terms = TERM * max(1, reduction) * form.accumulator**2
     gain = MARGIN * (GRADIENT_GAIN if gradient else 1.0)
     l2 = gain * math.sqrt(depth + START) * math.sqrt(ROUNDING * roundoff**2 + terms)
-    return spread(min(l2, math.sqrt(form.roundoff)), elements)
+    largest = LARGEST_WORST_GRADIENT if gradient else LARGEST_WORST
+    return spread(min(l2, math.sqrt(form.roundoff)), elements, largest)
 
 
 def measured(l2: float, worst: float) -> Allowance:
@@ -72,7 +75,7 @@ def measured(l2: float, worst: float) -> Allowance:
     return Allowance(NOISE_MARGIN * l2, NOISE_MARGIN * worst)
 
 
-def spread(l2: float, elements: int) -> Allowance:
+def spread(l2: float, elements: int, largest: float = LARGEST_WORST) -> Allowance:
     """An L2 floor with the worst element that goes with it among `elements`."""
     tail = TAIL * math.sqrt(2 * math.log(max(2, elements)))
-    return Allowance(l2, min(tail * l2, LARGEST_WORST))
+    return Allowance(l2, min(tail * l2, largest))
