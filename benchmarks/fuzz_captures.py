@@ -233,7 +233,7 @@ def work(directory: Path, first: int, until: float) -> None:
         signal.alarm(ROUND_S)
         try:
             outcome = one_round(seed, good, directory)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a fault of any kind is what this script looks for
             traceback.print_exc()
             print(f"FAULT at seed {seed}", flush=True)
             sys.exit(1)
