@@ -92,4 +92,4 @@ def test_agreement_is_one_verdict_line() -> None:
     """When all is well the page says AGREE once and holds no list."""
     text = told(comparison_page(agreement()))
     assert text.count("AGREE") == 1
-    assert "allowed: lm_head:output" in text
+    assert "0.4 x what is allowed, at lm_head:output" in text

@@ -23,6 +23,7 @@ COMMANDS = {
     "show": "twinrun.cli.show",
     "doctor": "twinrun.cli.doctor",
     "env": "twinrun.cli.env",
+    "bench": "twinrun.cli.bench",
     "demo": "twinrun.cli.demo",
 }
 

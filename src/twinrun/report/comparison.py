@@ -71,7 +71,8 @@ def _verdict(result: Result, top: int) -> list[Block | None]:
     if result.first is not None:
         return _divergence(result, result.first, top)
     if result.verdict == "agree":
-        return [Headline("AGREE", (counted(len(result.rows), "point"), _agreement(result)), "good")]
+        headline = Headline("AGREE", (counted(len(result.rows), "point"), _tally(result)), "good")
+        return [headline, *_nearest(result)]
     tone: Tone = "unsure" if result.verdict == "undecided" else "bad"
     return [
         Headline(result.verdict.upper(), ("no point differs", *_why(result)), tone),
@@ -203,13 +204,14 @@ def _tally(result: Result) -> str:
     return ", ".join(told)
 
 
-def _agreement(result: Result) -> str:
-    """How the points of two agreeing runs agree, and how near the nearest came to what is allowed."""
+def _nearest(result: Result) -> list[Block | None]:
+    """Of two agreeing runs, the point that came nearest to what is allowed."""
     close = [row for row in result.rows if row.verdict == "close" and row.ratio is not None]
-    worst = max(close, key=lambda row: row.ratio or 0.0, default=None)
-    near = f" (largest {figure(worst.ratio or 0.0)} x allowed: {worst.point})" if worst else ""
-    told = _tally(result)
-    return told.replace("within rounding", f"within rounding{near}", 1)
+    if not close:
+        return []
+    row = max(close, key=lambda row: row.ratio or 0.0)
+    told = f"{figure(row.ratio or 0.0)} x what is allowed, at {row.point}"
+    return [Fields((Field.of("largest", told),), indent=2)]
 
 
 def _next(result: Result) -> list[Field]:
