@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from twinrun.recorder.payload import as_integers
 from twinrun.recorder.staging import ALIGNMENT, Staging
 
 _MOST_SNAPSHOTS = 1 << 30
@@ -74,7 +75,7 @@ class DeviceCopies:
 
     def _source(self, tensor: torch.Tensor, nbytes: int) -> tuple[torch.Tensor, torch.cuda.Stream]:
         current = torch.cuda.current_stream()
-        plain = tensor.detach().resolve_conj().resolve_neg()
+        plain = as_integers(tensor)
         while self._snapshots and self._snapshots[0][0].query():  # type: ignore[no-untyped-call]
             self._in_flight -= self._snapshots.popleft()[1]
         if self._in_flight + nbytes > _MOST_SNAPSHOTS:

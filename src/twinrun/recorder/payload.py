@@ -58,7 +58,7 @@ def look(tensor: torch.Tensor) -> Look:
 def _closer(tensor: torch.Tensor) -> Look:
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is not None and isinstance(tensor, distributed.DTensor):
-        dims = dims_of(tensor.placements, tensor.device_mesh, tensor.ndim)
+        dims = dims_of(tensor.placements, tensor.device_mesh, tensor.shape)
         mesh = mesh_of(tensor.device_mesh)
         return _closer(tensor.to_local())._replace(dims=dims, mesh=mesh)
     collectives = sys.modules.get("torch.distributed._functional_collectives")
@@ -100,10 +100,10 @@ def _dispatches(kind: type[torch.Tensor]) -> bool:
     return kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
 
 
-def contiguous_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    """Its values in contiguous CPU memory, conjugation and negation carried out.
+def as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """Its values with conjugation and negation carried out, seen as integers of the same size.
 
-    Moved as integers of the same size where there are such: some types have memory, but no copy.
+    Some types have memory, but no copy of their own. 16-byte elements stay what they are.
     """
     plain = tensor.detach()
     if plain.is_conj():
@@ -111,9 +111,12 @@ def contiguous_cpu(tensor: torch.Tensor) -> torch.Tensor:
     if plain.is_neg():
         plain = plain.resolve_neg()
     bits = _BITS.get(plain.dtype.itemsize)
-    if bits is not None:
-        plain = plain.view(bits)
-    return plain.to("cpu").contiguous()
+    return plain if bits is None else plain.view(bits)
+
+
+def contiguous_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """Its bits in contiguous CPU memory."""
+    return as_integers(tensor).to("cpu").contiguous()
 
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
