@@ -25,6 +25,7 @@ _LONGEST_S = 300
 
 _READ_FAULT = f"""\
 How to read it
+  BROKEN INVARIANT is seen in one run alone: values that should be the same on both ranks are not.
   FIRST DIVERGENCE names the first point, in order of execution, at which the two runs part. All
   points before it agree, so the fault lies between the last point that agreed and this one.
   Every point after it differs too, because it was computed from it: only the first is to blame.
