@@ -59,6 +59,16 @@ def test_positional_and_keyword_have_one_name(tmp_path: Path) -> None:
     assert ":input.scale" in first
 
 
+def test_replaced_forward_keeps_the_names(tmp_path: Path) -> None:
+    """A forward replaced by one that takes *args only has the names of the class's own."""
+    linear = nn.Linear(2, 2)
+    own = linear.forward
+    linear.forward = lambda *args, **kwargs: own(*args, **kwargs)
+    with observing(tmp_path / "a"):
+        linear(torch.ones(1, 2))
+    assert names(tmp_path / "a") == [":input.input", ":output"]
+
+
 Pair = namedtuple("Pair", "left right")
 
 
@@ -202,6 +212,29 @@ def test_wrapper_is_transparent(tmp_path: Path) -> None:
         torch.nn.DataParallel(model)(IDS)
     assert names(tmp_path / "wrapped") == names(tmp_path / "plain")
     assert read(tmp_path / "wrapped").processes[0].roots[0].module_class == "Stack"
+
+
+def test_checkpoint_wrapper_and_compile_are_transparent(tmp_path: Path) -> None:
+    """Wrappers inside the model leave no trace in names either."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model = Stack(depth=1)
+    with observing(tmp_path / "plain", taps="blocks"):
+        model(IDS)
+    model.layers[0] = checkpoint_wrapper(model.layers[0])
+    model.head = torch.compile(model.head, backend="eager")
+    with observing(tmp_path / "wrapped", taps="blocks"):
+        model(IDS)
+    assert names(tmp_path / "wrapped") == names(tmp_path / "plain")
+
+
+def test_dynamic_classes_have_their_author_s_name(tmp_path: Path) -> None:
+    """parametrize changes a module's class; the record's class is the one that was written."""
+    linear = nn.Linear(2, 2)
+    nn.utils.parametrize.register_parametrization(linear, "weight", nn.Identity())
+    with observing(tmp_path / "a", taps=":output"):
+        linear(torch.ones(1, 2))
+    assert [r.module_class for r in records(tmp_path / "a")] == ["Linear"]
 
 
 def test_shared_and_late_modules(tmp_path: Path) -> None:

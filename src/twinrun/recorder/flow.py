@@ -14,6 +14,7 @@ WALK = 8192
 KEPT_PER_TENSOR = 64
 UNKNOWN = -1
 _KEY = "twinrun"
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 Place = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
@@ -109,8 +110,12 @@ def is_traced(tensor: torch.Tensor) -> bool:
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    held = getattr(tensor, "_local_tensor", None)
-    return held if isinstance(held, torch.Tensor) else tensor
+    """The tensor that holds the memory: a DTensor's own part, an AsyncCollectiveTensor's result."""
+    for attribute in ("_local_tensor", "elem"):
+        held = None if type(tensor) in _PLAIN else getattr(tensor, attribute, None)
+        if isinstance(held, torch.Tensor):
+            tensor = held
+    return tensor
 
 
 def _where(

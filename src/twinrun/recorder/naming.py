@@ -90,10 +90,10 @@ def _walk(
 def argument_names(module: nn.Module) -> tuple[str, ...]:
     """The names of ``forward``'s positional parameters, up to a ``*args``."""
     stands_for = core(module)
-    if "forward" in stands_for.__dict__:
-        return _positional(stands_for.forward)
+    own = _positional(stands_for.forward) if "forward" in stands_for.__dict__ else ()
+    # A forward that was put in its place (transformers' tensor parallelism) may take *args only.
     kind: type = type(stands_for)
-    return _of_class(kind)
+    return own or _of_class(kind)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from torch import nn
 
 from twinrun.recorder.registry import Registry
 from twinrun.recorder.roots import Entry, Root
-from twinrun.recorder.taps import WORDS
+from twinrun.recorder.taps import WORDS, parent
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 NEVER_CALLED = "module was never called"
@@ -28,8 +28,9 @@ def unfired(registry: Registry) -> list[dict[str, Any]]:
     for pattern in _without_match(registry):
         rows[pattern, NO_MATCH] = 0
     for root in registry.roots:
+        compiled = _compiled(root)
         for entry in _silent(root):
-            key = (_NUMBER.sub("*", entry.module) or root.class_name, _reason(entry))
+            key = (_NUMBER.sub("*", entry.module) or root.class_name, _reason(entry, compiled))
             rows[key] = rows.get(key, 0) + 1
     return [
         {"tap": tap, "reason": reason, "modules": count} for (tap, reason), count in rows.items()
@@ -61,14 +62,21 @@ def _silent(root: Root) -> list[Entry]:
     return list(silent.values())
 
 
-def _reason(entry: Entry) -> str:
+def _compiled(root: Root) -> set[str]:
+    """The modules of a root that torch.compile was put around."""
+    return {entry.module for entry in root.entries.values() if _is_compiled(entry.ref())}
+
+
+def _reason(entry: Entry, compiled: set[str]) -> str:
     if entry.in_graph:
         return GRAPH
-    root = entry.root
-    for other in root.entries.values():
-        above = other.module == entry.module or entry.module.startswith(f"{other.module}.")
-        if (above or other.module == root.label) and _is_compiled(other.ref()):
-            return f"{COMPILED}: {other.module or root.class_name}"
+    path = entry.module
+    while compiled:
+        if path in compiled:
+            return f"{COMPILED}: {path or entry.root.class_name}"
+        if path == entry.root.label or not path:
+            break
+        path = parent(path) or entry.root.label
     return (
         f"{NEVER_CALLED} from Python, and parts of the program are compiled"
         if _dynamo_ran()
