@@ -10,6 +10,8 @@ import gc
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -18,7 +20,7 @@ import torch.distributed as dist
 from twinrun.collectives import tuning
 from twinrun.collectives.all_reduce import AllReduce
 from twinrun.collectives.exchange import Exchange
-from twinrun.errors import PeerError, UnavailableError
+from twinrun.errors import PeerError
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 SIZES = (1, 2, 7, 8, 9, 63, 512, 1000, 4099, 65536, 131077, 1 << 20, (5 << 20) + 3)
@@ -118,8 +120,9 @@ def tree_of_two_and_four() -> None:
         assert torch.equal(whole, two(pair[dist.get_rank() % 2]))
 
 
-def forced_pull() -> None:
-    """Graph inputs are read in place, replays see new numbers, recapturing takes no more rows."""
+@contextmanager
+def pulling() -> Iterator[None]:
+    """Makes every captured call read its input in place, whatever the table says."""
     found = tuning.find
 
     def with_pull(backend: str, gpu: str, world: int) -> tuning.Table | None:
@@ -128,18 +131,23 @@ def forced_pull() -> None:
 
     tuning.find = with_pull
     try:
-        graphs(rows_stay=True)
+        yield
     finally:
         tuning.find = found
 
 
-def graphs(rows_stay: bool = False) -> None:
+def forced_pull() -> None:
+    """Graph inputs are read in place, and replays see new numbers."""
+    with pulling():
+        graphs()
+
+
+def graphs() -> None:
     """Captured calls replay right, in and out of place, warmed up outside the capture."""
     rank = dist.get_rank()
     with AllReduce(backend="symmetric") as ar:
         held = torch.empty(300_003, dtype=torch.bfloat16, device="cuda")
         small = torch.empty(100, dtype=torch.bfloat16, device="cuda")
-        used = []
         for round_ in range(3):
             graph = torch.cuda.CUDAGraph()
             ar(held.clone())
@@ -147,7 +155,6 @@ def graphs(rows_stay: bool = False) -> None:
                 first = ar(held)
                 ar(small, out=small)
                 second = ar(first * 2)
-            used.append(ar.workspace_bytes)
             for replay in range(5):
                 seed = round_ * 10 + replay * 2
                 parts = parts_of(held.numel(), torch.bfloat16, seed)
@@ -160,10 +167,20 @@ def graphs(rows_stay: bool = False) -> None:
                 assert same_bits(first, once), (round_, replay)
                 assert same_bits(small, expected(smalls, "ranks")), (round_, replay)
                 assert same_bits(second, twice), (round_, replay)
-        if rows_stay:
-            line = next(iter(ar._lines.values()))
-            rows = line._reducers["symmetric"]._rows
-            assert rows is not None and rows.rows <= 6, rows and rows.rows
+
+
+def rows_are_used_again() -> None:
+    """Capturing the same tensors over and over takes no further rows, and opens nothing twice."""
+    with pulling(), AllReduce(backend="symmetric") as ar:
+        x = torch.randn(100_000, device="cuda").bfloat16()
+        y = torch.empty_like(x)
+        for _ in range(20):
+            graph = torch.cuda.CUDAGraph()
+            with ar.capture(), torch.cuda.graph(graph):
+                ar(x, out=y)
+                ar(x, out=x)
+        rows = next(iter(ar._lines.values()))._reducers["symmetric"]._rows
+        assert rows is not None and rows.rows == 2, rows and rows.rows
 
 
 def two_streams() -> None:
@@ -173,18 +190,20 @@ def two_streams() -> None:
     objects = [AllReduce(backend="symmetric"), AllReduce(backend="symmetric")]
     sizes = (512, 1 << 19, 1 << 21, 1 << 22)
     inputs = [[torch.randn(n, device="cuda").bfloat16() for n in sizes] for _ in objects]
+    # Allocating while a kernel waits for a peer could wait for that kernel.
+    outputs = [[torch.empty_like(x) for x in xs] for xs in inputs]
     torch.cuda.synchronize()
-    kept = []
     for turn in range(40):
         for which in (0, 1) if (turn + rank) % 2 else (1, 0):
             with torch.cuda.stream(streams[which]):
                 if turn % 7 == rank:
                     torch.cuda._sleep(3_000_000)
-                kept.append(objects[which](inputs[which][turn % len(sizes)]))
-        if turn % 10 == 9:
-            torch.cuda.synchronize()
-            kept.clear()
-    for ar in objects:
+                x = inputs[which][turn % len(sizes)]
+                objects[which](x, out=outputs[which][turn % len(sizes)])
+    torch.cuda.synchronize()
+    for which, ar in enumerate(objects):
+        for x, y in zip(inputs[which], outputs[which], strict=True):
+            assert torch.equal(y, ar(x))
         ar.close()
 
 
@@ -228,6 +247,11 @@ def leaks(rounds: int = 40) -> None:
     assert free[0] - free[-1] < 4 << 20, f"{(free[0] - free[-1]) >> 10} KiB gone"
 
 
+def leaks_long() -> None:
+    """The same a thousand times."""
+    leaks(1000)
+
+
 def other_pools() -> None:
     """A pool's tensors are summed; captured in place they work or are declined with the reason."""
     pool = torch.cuda.MemPool()
@@ -257,21 +281,8 @@ def never_arrives() -> None:
 
 def graph_inputs_unreachable() -> None:
     """With expandable segments nothing is read in place, and captured sums are right all the same."""
-    try:
-        forced_pull_any()
-    except UnavailableError as error:
-        assert "GRAPH_INPUTS" in str(error)
-
-
-def forced_pull_any() -> None:
-    found = tuning.find
-    tuning.find = lambda b, g, w: (
-        (t := found(b, g, w)) and replace(t, pull=tuning.Row(1, "two_shot_pull", 64, 256))
-    )
-    try:
+    with pulling():
         graphs()
-    finally:
-        tuning.find = found
 
 
 def main() -> int:

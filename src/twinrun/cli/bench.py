@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twinrun.env import variables as V
 from twinrun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def all_reduce(dtype: str, most: int, only: tuple[str, ...], path: Path | None) 
     import torch.distributed as dist
 
     from twinrun.collectives.contest import CONTENDERS, Contest
-    from twinrun.env import variables as V
 
     wrong = [name for name in only if name not in CONTENDERS]
     if wrong:
@@ -64,7 +64,7 @@ def all_reduce(dtype: str, most: int, only: tuple[str, ...], path: Path | None) 
     contest = Contest(torch.device("cuda", local), getattr(torch, dtype), most)
     sizes = [KIB << power for power in SIZES if KIB << power <= most]
     report = _measure(contest, sizes, only or CONTENDERS, rank == 0)
-    report |= {"command": " ".join(sys.argv), "dtype": dtype, "machine": _machine()}
+    report |= {"command": _command(), "dtype": dtype, "machine": _machine()}
     if rank == 0 and path is not None:
         path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     contest.close()
@@ -91,6 +91,13 @@ def _measure(
         "errors": {str(nbytes): errors for nbytes, errors in checks.items()},
         "rows": [[t.nbytes, t.contender, round(t.us, 3), t.used] for t in timings],
     }
+
+
+def _command() -> str:
+    """What to type to get the same again."""
+    size = V.WORLD_SIZE.get()
+    start = f"torchrun --standalone --nproc-per-node {size} --no-python twinrun bench all-reduce"
+    return " ".join([start, *(text for text in sys.argv[2:] if text != "all-reduce")])
 
 
 def _machine() -> dict[str, Any]:

@@ -19,6 +19,8 @@ from twinrun.collectives.symmetric import why_no_kernels
 from twinrun.collectives.workspace import Workspace
 from twinrun.kernels.arguments import workspace_bytes
 
+ALGORITHMS = ("one_stage", "two_stage")
+
 
 def probe(device: torch.device) -> str | None:
     """Why this rank cannot run the kernels at all, or None. Opens nothing."""
@@ -46,7 +48,7 @@ def make(
         ]
         exchange.barrier()
         workspace = Workspace(tuple(addresses), slot, free)
-        return KernelReducer(exchange, device, workspace)
+        return KernelReducer(exchange, device, workspace, ALGORITHMS)
     except BaseException:
         free()
         raise

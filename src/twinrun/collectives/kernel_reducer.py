@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from twinrun.collectives import one_shot_push, two_shot_pull, two_shot_push
@@ -30,7 +32,7 @@ class KernelReducer:
         exchange: Exchange,
         device: torch.device,
         workspace: Workspace,
-        reads_in_place: bool = False,
+        algorithms: Sequence[str],
     ) -> None:
         self._exchange, self._device, self._workspace = exchange, device, workspace
         self._ranks = exchange.ranks
@@ -41,7 +43,9 @@ class KernelReducer:
             workspace, exchange.rank, device, _sharing(exchange, device), watch
         )
         self._names: dict[torch.dtype, str] = {}
-        reachable = reads_in_place and all(exchange.gather_json(shareable(device)))
+        pulled = [two_shot_pull.KERNEL] * (two_shot_pull.NAME in algorithms)
+        self._kernels.load([_KERNELS[name] for name in algorithms if name in _KERNELS], pulled)
+        reachable = pulled and all(exchange.gather_json(shareable(device)))
         self._rows = GraphRows(exchange, device) if reachable else None
         self._limits = {
             "one_shot_push": one_shot_push.limit_bytes(self._size, workspace.slot_bytes),
@@ -140,11 +144,12 @@ class KernelReducer:
             return
         self._broken = "it is closed"
         torch.cuda.synchronize(self._device)
-        self._kernels.close()
         if self._rows is not None:
             self._rows.close()
             self._rows = None
         self._workspace.close()
+        # Tensors once shared with a peer stay allocated until someone asks whether it let go.
+        torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
 
 
 _KERNELS = {

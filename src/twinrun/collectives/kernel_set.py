@@ -1,4 +1,4 @@
-"""The kernels of one workspace, compiled when first asked for and started with little ado.
+"""The kernels of one workspace, started with little ado.
 
 A kernel here waits for its peers while it holds a part of the GPU. Two groups on two streams could
 keep each other out for good if one's kernel filled the GPU while it waits: rank 0 would run only
@@ -9,15 +9,16 @@ early and holds its part without running.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from twinrun.collectives.workspace import Workspace
 from twinrun.kernels import arguments as layout
-from twinrun.kernels.binary import cubin
-from twinrun.kernels.driver import Function, Launch
-from twinrun.kernels.variant import Variant
+from twinrun.kernels import loaded
+from twinrun.kernels.driver import Launch
+from twinrun.kernels.variant import DTYPES, ORDERS, Variant
 
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 Key = tuple[str, str, str, bool, int, int]
@@ -60,12 +61,9 @@ class KernelSet:
         self.device = device
         self._sharing = sharing
         self._watch = watch
-        major, minor = torch.cuda.get_device_capability(device)
-        self.architecture = f"sm_{major}{minor}"
-        self._dependent = major >= 9
+        self._dependent = torch.cuda.get_device_capability(device) >= (9, 0)
         # What torch's own compiled programs call: a tenth of current_stream().cuda_stream.
         self._stream = torch._C._cuda_getCurrentRawStream
-        self._functions: dict[Variant, Function] = {}
         self._launches: dict[Key, tuple[Launch, bool]] = {}
         self._arguments = layout.Arguments(rank=rank, slot_bytes=workspace.slot_bytes)
         for peer, address in enumerate(workspace.addresses):
@@ -104,20 +102,28 @@ class KernelSet:
         told.call = call
         found[0](self._stream(self.device.index))
 
+    def load(self, kernels: Sequence[str], pulled: Sequence[str] = ()) -> None:
+        """Compile and load every variant of ``kernels``, of ``pulled`` those that take rows."""
+        rank = self._arguments.rank
+        both = [(kernel, whole) for kernel in kernels for whole in (True, False)]
+        variants = [
+            self._variant(kernel, dtype, order, whole)
+            for kernel, whole in (*both, *((kernel, False) for kernel in pulled))
+            for dtype in DTYPES
+            for order in ORDERS
+        ]
+        loaded.load(self.device, variants, len(variants) * rank // self.world)
+
     def _prepare(self, key: Key) -> tuple[Launch, bool]:
         kernel, dtype, order, whole, blocks, threads = key
-        function = self._function(Variant(kernel, self.world, dtype, order, whole, self.checked))
+        function = loaded.function(self.device, self._variant(kernel, dtype, order, whole))
         blocks, early = self._sharing.grid(self.world, blocks, threads)
         launch = Launch(function, self._arguments, blocks, threads, self._dependent)
         self._launches[key] = launch, early
         return launch, early
 
-    def _function(self, variant: Variant) -> Function:
-        if variant not in self._functions:
-            binary = cubin(variant, self.architecture)
-            with torch.cuda.device(self.device):
-                self._functions[variant] = Function(binary, variant.kernel)
-        return self._functions[variant]
+    def _variant(self, kernel: str, dtype: str, order: str, whole: bool) -> Variant:
+        return Variant(kernel, self.world, dtype, order, whole, self.checked)
 
     @property
     def checked(self) -> bool:
@@ -131,11 +137,3 @@ class KernelSet:
             return None
         _, rank, stage, call = self._watch.report.tolist()
         return rank, stage, call
-
-    def close(self) -> None:
-        """Unload the kernels; none of them may be running or belong to a graph still in use."""
-        self._launches.clear()
-        with torch.cuda.device(self.device):
-            for function in self._functions.values():
-                function.unload()
-        self._functions.clear()

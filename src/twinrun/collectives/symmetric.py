@@ -17,6 +17,8 @@ from twinrun.kernels.arguments import EMPTY_BYTE, SLOTS, workspace_bytes
 from twinrun.kernels.compiler import compiler_version
 from twinrun.kernels.driver import driver
 
+ALGORITHMS = ("one_shot_push", "two_shot_push", "two_shot_pull")
+
 
 def probe(device: torch.device) -> str | None:
     """Why this rank cannot run the kernels at all, or None. Opens nothing."""
@@ -48,7 +50,7 @@ def make(
         fill(device, own + SLOTS, EMPTY_BYTE, workspace_bytes(slot) - SLOTS)
         # Nobody may send before every slot is empty.
         exchange.barrier()
-        return KernelReducer(exchange, device, workspace, reads_in_place=True)
+        return KernelReducer(exchange, device, workspace, ALGORITHMS)
     except BaseException:
         workspace.close()
         raise

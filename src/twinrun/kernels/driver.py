@@ -52,19 +52,13 @@ def outside_capture() -> Iterator[None]:
 
 
 class Function:
-    """One kernel in the current context. Keeps its module loaded as long as it lives."""
+    """One kernel in the current context. Its module stays loaded as long as the process lives."""
 
     def __init__(self, binary: bytes, name: str) -> None:
         cuda = driver()
         with outside_capture():
             self._module = take(cuda.cuModuleLoadData(binary))
             self.handle = take(cuda.cuModuleGetFunction(self._module, name.encode()))
-
-    def unload(self) -> None:
-        """Unload the module; the function must not be running or captured."""
-        if self._module is not None:
-            take(driver().cuModuleUnload(self._module))
-            self._module = None
 
 
 class _Attribute(ctypes.Structure):
