@@ -174,7 +174,7 @@ def test_undecided_tail_names_noise() -> None:
     """Where everything from some point on is undecided, that point and --noise are named."""
     one, two = MemoryRun(), MemoryRun()
     for at in range(6):
-        a, b = noisy((16, 64), 1e-6 if at > 1 else 0.0)
+        a, b = noisy((16, 64), 1.5e-6 if at > 1 else 0.0)
         one.add(f"layers.{at}:output", a)
         two.add(f"layers.{at}:output", b)
     result = compare(one, two)
