@@ -183,3 +183,15 @@ def test_nothing_changes(tmp_path: Path) -> None:
     with observing(tmp_path / "a", gradients=True, parameters=True):
         observed = train()
     assert all(torch.equal(a, b) for a, b in zip(plain, observed, strict=True))
+
+
+def test_gradients_of_a_model_that_its_program_lets_go(tmp_path: Path) -> None:
+    """What no optimizer took is read when the model goes, not lost with it."""
+    with observing(tmp_path / "a", gradients=True):
+        model = _model(None)
+        model(IDS).backward()
+        wanted = model.embed.weight.grad
+        assert wanted is not None
+        wanted = wanted.clone()
+        del model
+    assert torch.equal(value(tmp_path / "a", "embed.weight:parameter.grad"), wanted)

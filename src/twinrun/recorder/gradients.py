@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 from twinrun.recorder.core import Recorder
-from twinrun.recorder.parameters import gradient_of, held_by
+from twinrun.recorder.parameters import Held, gradient_of, held_by
 from twinrun.recorder.registry import Registry
 from twinrun.recorder.roots import Root
 from twinrun.recorder.scene import OpenCall
@@ -23,13 +25,14 @@ class Gradients:
 
     A parameter's gradient is read once for each run of backward passes: before an optimizer takes
     it (after clipping, unscaling and the data-parallel reduction), else at ``tr.step()``, else when
-    the capture closes or the process exits.
+    the capture closes, the program lets the model go, or the process exits.
     """
 
     def __init__(self, recorder: Recorder, registry: Registry) -> None:
         self._recorder = recorder
         self._registry = registry
         self._read: dict[int, set[int]] = {}  # root with fresh gradients -> parameters read already
+        self._kept: set[int] = set()
         self._handle: Any = None
 
     def follow(self, tensor: torch.Tensor, call: OpenCall, name: str | None) -> None:
@@ -68,10 +71,25 @@ class Gradients:
 
     def _backward_through(self, root: Root) -> None:
         """A backward pass reaches a root; after a read this begins the next run of passes."""
+        self._keep(root)
         if not self._read.get(root.index):
             self._read.setdefault(root.index, set())
         else:
             self._read[root.index] = set()
+
+    def _keep(self, root: Root) -> None:
+        """Hold a root's parameters for as long as the root itself lives, to read them when it goes."""
+        model = root.ref()
+        if model is None or root.index in self._kept:
+            return
+        self._kept.add(root.index)
+        held = [held for held in held_by(model, root.label) if held.kind == "parameter"]
+        weakref.finalize(model, self._gone, root, held).atexit = False
+
+    def _gone(self, root: Root, held: list[Held]) -> None:
+        if root.index in self._read:
+            self._read_held(root, held, None)
+            del self._read[root.index]
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         try:
@@ -90,10 +108,12 @@ class Gradients:
     def _read_root(self, root: Root, wanted: set[int] | None) -> None:
         """Record the gradients of a root's parameters that were not read since its last backward."""
         model = root.ref()
-        if model is None:
-            return
+        if model is not None:
+            self._read_held(root, held_by(model, root.label), wanted)
+
+    def _read_held(self, root: Root, parameters: Iterable[Held], wanted: set[int] | None) -> None:
         read = self._read[root.index]
-        for held in held_by(model, root.label):
+        for held in parameters:
             if held.kind != "parameter" or id(held.tensor) in read:
                 continue
             if wanted is not None and id(held.tensor) not in wanted:
