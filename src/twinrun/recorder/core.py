@@ -68,7 +68,7 @@ class Recorder:
         self._open = True
         self._number = 0
         self._process = Process(self.path)
-        self._headings = Headings(self._filter, self.note)
+        self._headings = Headings(self._filter, self.note, self.problem)
         most = self.options.max_bytes
         self._budget = Budget(self.path, most) if most else None
         self._outlet: Outlet | None = None
@@ -344,6 +344,12 @@ class Recorder:
                 self._end()
 
     def _end(self) -> None:
+        declined = self._headings.declined
+        if declined and not self._number:
+            self.note(
+                f"the filter {self.options.filter!r} took none of {len(declined)} names, for "
+                f"instance {next(iter(declined))!r}"
+            )
         # Where the disk refuses, process.json keeps saying "not ended", and a reader reports it.
         with suppress(OSError):
             if self._budget is not None:

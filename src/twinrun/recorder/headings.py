@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import NamedTuple
 
 import torch
 
+from twinrun.errors import DimsError
+from twinrun.layout.parse import parse_dims
 from twinrun.recorder.dtypes import NAMES
 from twinrun.recorder.filter import Facts, Filter
 from twinrun.recorder.index import LONGEST_NAME, Heading, heading
@@ -44,9 +48,12 @@ class Sort(NamedTuple):
 class Headings:
     """Keeps headings, or None where the filter declines, under a bound on their number."""
 
-    def __init__(self, accepts: Filter, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, accepts: Filter, note: Callable[[str], None], problem: Callable[[str], None]
+    ) -> None:
         self._filter = accepts
-        self._tell = tell
+        self._tell = note
+        self._problem = problem
         self._kept: dict[tuple[object, ...], Heading | None] = {}
         # What a decision may depend on beyond the sort itself changes from call to call.
         self._lasting = not accepts.reads & {"step", "rank", "call"}
@@ -66,6 +73,7 @@ class Headings:
         sort = self._plain(Sort(*key))  # type: ignore[arg-type]
         made = None
         if self.takes(sort, moment):
+            self._check_dims(sort)
             made = self._render(sort)
         elif len(self.declined) < _MOST_DECLINED:
             self.declined[str(sort.name)] = None
@@ -83,6 +91,16 @@ class Headings:
     def filtering(self) -> bool:
         """Whether the filter looks at anything at all."""
         return bool(self._filter.reads)
+
+    def _check_dims(self, sort: Sort) -> None:
+        """Tell of an annotation that does not fit, where the program can still be pointed at."""
+        if not sort.dims or sort.dims_source != "annotation":
+            return
+        try:
+            parse_dims(sort.dims).check(sort.shape, name=str(sort.name), where=_caller())
+        except DimsError as error:
+            seen = f" ({error.seen})" if error.seen else ""
+            self._problem(f"{error.summary}{seen}")
 
     def _plain(self, sort: Sort) -> Sort:
         """The same with a text for its name and tags of the four types that the index holds."""
@@ -126,6 +144,14 @@ class Headings:
             reduction=sort.reduction,
             recompute=sort.recompute,
         )
+
+
+def _caller() -> str:
+    """The line of the program that made the record."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("twinrun."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 def probe(

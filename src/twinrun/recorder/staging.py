@@ -11,12 +11,13 @@ import ctypes
 import mmap
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 ALIGNMENT = 64
 """Payloads begin at multiples of this, in the ring and in the segment: one write fits both."""
 
 _HUGE_PAGES = 14
-_DONT_FORK = 10
+_WIPE_ON_FORK = 18
 _POPULATE_WRITE = 23  # Linux 5.14: fault pages in without changing them
 _AHEAD = 32 << 20
 _PATIENCE_S = 0.05
@@ -44,8 +45,9 @@ class Staging:
         self._top = 0  # the highest position used so far
         self._freed = threading.Event()
         _advise(self.address, self.capacity, _HUGE_PAGES)
-        # A forked child makes its own; sharing these pages would make both copy them on write.
-        _advise(self.address, self.capacity, _DONT_FORK)
+        # A forked child makes its own buffer: it shares none of these pages, so that neither side
+        # copies them on write, yet the range stays its own to unmap.
+        _advise(self.address, self.capacity, _WIPE_ON_FORK)
         self.populate()
 
     def reserve(self, nbytes: int) -> int:
@@ -92,10 +94,11 @@ class Staging:
             _advise(self.address + start, wanted - start, _POPULATE_WRITE)
 
     def close(self) -> None:
-        """Unmap the memory; no view of it may be in use."""
-        self.view.release()
-        del self._anchor
-        self._memory.close()
+        """Unmap the memory; where a view of it is still in use, the last view's end does it."""
+        with suppress(BufferError):
+            self.view.release()
+            del self._anchor
+            self._memory.close()
 
 
 def _advise(address: int, size: int, advice: int) -> None:
