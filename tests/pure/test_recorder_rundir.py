@@ -349,3 +349,25 @@ def test_the_files_are_as_the_format_page_says(tmp_path: Path) -> None:
     }
     assert base % 64 == 0 and len(data) == 65600
     assert data[65536:] == torch.ones(6).numpy().tobytes() + bytes(40)
+
+
+def test_an_annotation_that_does_not_fit_is_told_with_its_place(tmp_path: Path) -> None:
+    """The record is kept; the capture's problems name the tensor, the shape and the line."""
+    with tr.capture(tmp_path / "run"):
+        tr.dump("attn_out", torch.ones(4, 16, 128), dims="t h[tp]")
+        tr.dump("other", X, dims="t[")
+    capture = open_capture(tmp_path / "run")
+    assert [record.dims for record in capture.records] == ["t h[tp]", "t["]
+    first, second = capture.problems
+    assert "attn_out" in first and "[4, 16, 128]" in first and "test_recorder_rundir.py:" in first
+    assert "t[" in second
+
+
+def test_a_filter_that_took_nothing_is_noted(tmp_path: Path) -> None:
+    """A filter that declined everything is named, with a name that it declined."""
+    with tr.capture(tmp_path / "run", filter="layers.*"):
+        tr.dump("model.layers.0", X)
+    (process,) = open_capture(tmp_path / "run").processes
+    assert any(
+        "took none of 1 names" in note and "model.layers.0" in note for note in process.notes
+    )
