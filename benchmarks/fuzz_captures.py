@@ -89,7 +89,7 @@ def damage(run: Path, chance: random.Random) -> str:
     elif chance.random() < 0.3:
         ways = [_header]
     way = chance.choice(ways)
-    with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+    with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError):
         way(path, chance)
     return f"{way.__name__.strip('_')} {path.relative_to(run)}"
 
