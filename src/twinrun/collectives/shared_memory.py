@@ -4,8 +4,8 @@ Memory: for each pair of ranks a semaphore that counts what the first told the s
 rank and two results, used in turn. A *step* ends with every rank telling every other and hearing
 from every other, so that whatever came before it on any rank is seen after it on all.
 
-A small tensor takes one step: each rank writes its own to its slot; after the step each sums all
-slots. A large one goes in chunks: each rank sums its own slice of a chunk into the result and writes
+A small tensor, and any between two ranks, takes one step a chunk: each rank writes its own to its slot;
+after the step each sums all slots. A larger one of more ranks goes in chunks: each rank sums its own slice of a chunk into the result and writes
 its next chunk to the other slot; after the step all copy the result. One step a chunk and one more.
 
 Why two of each suffice: a slot written before step ``s`` is read between ``s`` and ``s+1``, and is
@@ -31,13 +31,15 @@ from twinrun.errors import PeerError, UnavailableError
 from twinrun.topology.memory import shared_bytes
 
 # Measured by benchmarks/shared_memory_all_reduce.py --chunks: every step costs more than what a
-# smaller chunk gains in the cache. Below SMALL_BYTES of all ranks together one step is cheaper.
+# smaller chunk gains in the cache. Up to SMALL_BYTES of all ranks together it is cheaper that each
+# sums everything; for two ranks always, because half of it would have to be copied back.
 CHUNK_BYTES = 4 << 20
-SMALL_BYTES = 256 << 10
+SMALL_BYTES = 1 << 20
 _LEAST_CHUNK = 64 << 10
 _MOST_SEGMENT = 256 << 20
 _PAGE = 4096
-_SPINS, _SPINS_CROWDED = 1000, 100
+Pieces = list[tuple[torch.Tensor, torch.Tensor]]
+_SPINS, _SPINS_CROWDED = 150, 20
 _MOST_VIEWS = 512
 
 
@@ -104,36 +106,39 @@ class SharedMemoryReducer:
             raise PeerError(
                 "this all-reduce broke off earlier and cannot go on.", seen=self._broken
             )
-        small = x.nbytes <= min(SMALL_BYTES // self.size, self.chunk)
-        sum_up = self._small if small else self._large
+        flat, total = x.view(-1), out.view(-1)
+        step = self.chunk // x.element_size()
+        pieces = [(flat, total)]
+        if x.numel() > step:
+            pieces = list(zip(torch.split(flat, step), torch.split(total, step), strict=True))
+        small = self.size == 2 or (x.nbytes * self.size <= SMALL_BYTES and len(pieces) == 1)
+        sum_up = self._each_sums_all if small else self._each_sums_a_slice
         try:
-            sum_up(x.view(-1), out.view(-1), plan.order)
+            sum_up(pieces, x.nbytes, plan.order)
         except BaseException as error:
             # Halfway through, the ranks no longer agree on whose turn it is.
             self._broken = self._broken or f"{type(error).__name__} in the middle of a step"
             raise
 
-    def _small(self, x: torch.Tensor, out: torch.Tensor, order: str) -> None:
-        turn = self._next_turn()
-        slots = self._slots(turn, x.dtype, x.numel())
-        slots[self.rank].copy_(x)
-        self._step(x.nbytes)
-        ordered_sum(slots, order, out)
+    def _each_sums_all(self, pieces: Pieces, nbytes: int, order: str) -> None:
+        for part, whole in pieces:
+            slots = self._slots(self._next_turn(), part.dtype, part.numel())
+            slots[self.rank].copy_(part)
+            self._step(nbytes)
+            ordered_sum(slots, order, whole)
 
-    def _large(self, x: torch.Tensor, out: torch.Tensor, order: str) -> None:
-        step = self.chunk // x.element_size()
-        chunks = list(zip(torch.split(x, step), torch.split(out, step), strict=True))
+    def _each_sums_a_slice(self, pieces: Pieces, nbytes: int, order: str) -> None:
         turn = self._next_turn()
-        self._write(turn, chunks[0][0])
-        self._step(x.nbytes)
-        for place, (part, whole) in enumerate(chunks, 1):
+        self._write(turn, pieces[0][0])
+        self._step(nbytes)
+        for place, (part, whole) in enumerate(pieces, 1):
             self._reduce(turn, part, order)
             done = turn
-            if place < len(chunks):
+            if place < len(pieces):
                 turn = self._next_turn()
-                self._write(turn, chunks[place][0])
-            self._step(x.nbytes)
-            whole.copy_(self._result(done, x.dtype, part.numel()))
+                self._write(turn, pieces[place][0])
+            self._step(nbytes)
+            whole.copy_(self._result(done, part.dtype, part.numel()))
 
     def _write(self, turn: int, part: torch.Tensor) -> None:
         """Show this rank's chunk to the others, but for the slice that it sums itself."""
