@@ -139,6 +139,20 @@ def test_own_call_is_the_boundary(tmp_path: Path) -> None:
     assert torch.equal(value(tmp_path / "a", ":output"), received)
 
 
+def test_call_that_a_decorator_gave(tmp_path: Path) -> None:
+    """A __call__ set after its class was made, past nn.Module's own, is the boundary too."""
+
+    class Straight(nn.Linear):
+        pass
+
+    Straight.__call__ = lambda self, x: self.forward(x) + 1
+    model, x = nn.Sequential(Straight(2, 2)), torch.ones(1, 2)
+    with observing(tmp_path / "a"):
+        received = model(x)
+    assert names(tmp_path / "a", role="output") == ["0:output", ":output"]
+    assert torch.equal(value(tmp_path / "a", "0:output"), received)
+
+
 def test_exception_leaves_no_scope(tmp_path: Path) -> None:
     """After a forward that raises, the next call is a root call again, under the same names."""
 

@@ -65,7 +65,7 @@ def _of(recorder: Recorder) -> Observer | None:
     if known is not None:
         return known
     try:
-        made = Observer(recorder, recorder in _unasked, _wrap_forward)
+        made = Observer(recorder, recorder in _unasked, _wrap_forward, _wrap_calls)
     except Exception as error:  # noqa: BLE001 - the program must run whatever befalls its observer
         recorder.problem(f"modules are not observed: {error!r}")
         return None
@@ -104,6 +104,14 @@ def _wrap_subclasses(kind: type[nn.Module]) -> None:
     for below in kind.__subclasses__():
         _wrap(below, "__call__")
         _wrap_subclasses(below)
+
+
+def _wrap_calls(module: nn.Module) -> None:
+    """Put the boundary around ``__call__``s that a decorator gave to classes after they were made."""
+    kinds = {kind for held in module.modules() for kind in type(held).__mro__}
+    for kind in kinds:
+        if kind is not nn.Module and issubclass(kind, nn.Module):
+            _wrap(kind, "__call__")
 
 
 def _subclass_made(cls: type[nn.Module], **rest: Any) -> None:

@@ -32,18 +32,23 @@ class Observer:
     """Everything that one capture knows of the modules of this process.
 
     ``everything``: roots are observed without having been watched (``twinrun run``, attach).
-    Nothing here raises into the program: what goes wrong is a problem of the capture.
+    ``on_forward`` is told of a root that is called through ``.forward()``, ``on_read`` of every root
+    whose modules are about to be named. Nothing here raises into the program: what goes wrong is a problem of the capture.
     """
 
     def __init__(
-        self, recorder: Recorder, everything: bool, on_forward: Callable[[nn.Module], None]
+        self,
+        recorder: Recorder,
+        everything: bool,
+        on_forward: Callable[[nn.Module], None],
+        on_read: Callable[[nn.Module], None],
     ) -> None:
         options = recorder.options
         self.recorder = recorder
         self.scene = Scene()
         self.flow = Flow()
         taps = Taps.parse(options.taps) if everything else None
-        self.registry = Registry(recorder, taps, on_forward)
+        self.registry = Registry(recorder, taps, on_forward, on_read)
         self.gradients = Gradients(recorder, self.registry) if options.gradients else None
         if self.gradients is not None:
             finish_before(recorder, self.gradients.finish)

@@ -30,12 +30,17 @@ class Registry:
     """
 
     def __init__(
-        self, recorder: Recorder, taps: Taps | None, on_forward: Callable[[nn.Module], None]
+        self,
+        recorder: Recorder,
+        taps: Taps | None,
+        on_forward: Callable[[nn.Module], None],
+        on_read: Callable[[nn.Module], None],
     ) -> None:
         self.roots: list[Root] = []
         self._recorder = recorder
         self.taps = taps
         self._on_forward = on_forward
+        self._on_read = on_read
         self._home: dict[int, Root] = {}
         self._vain: dict[tuple[int, type], int] = {}
         self._lock = threading.RLock()
@@ -130,9 +135,12 @@ class Registry:
         return name if count == 0 else f"{name}#{count + 1}"
 
     def _read(self, root: Root) -> None:
-        root.read(self.taps, watched_models())
         module = root.ref()
-        root.mesh = None if module is None else mesh_of(module)
+        if module is None:
+            return
+        self._on_read(module)
+        root.read(self.taps, watched_models())
+        root.mesh = mesh_of(module)
         self._settle(root)
 
     def _settle(self, root: Root) -> None:
