@@ -14,10 +14,12 @@ from twinrun.grafting.inlet import Inlet
 from twinrun.grafting.memory import blocks, fill
 from twinrun.grafting.plan import Part, Plan
 from twinrun.grafting.point import Point, Rank
+from twinrun.grafting.pool import Pool
 from twinrun.grafting.values import decode_value
 from twinrun.grafting.wire import Header
 from twinrun.recorder.dtypes import BY_NAME
 
+_POOL = Pool()
 _SUMS = {
     torch.float64: torch.float64,
     torch.complex64: torch.complex64,
@@ -110,7 +112,7 @@ class Assembly:
     def __init__(self, plan: Plan, shape: Sequence[int], dtype: torch.dtype) -> None:
         self._dtype = dtype
         made_in = _SUMS.get(dtype, torch.float32 if dtype.is_floating_point else torch.int64)
-        self._tensor = torch.empty(tuple(shape), dtype=made_in if plan.sums else dtype)
+        self._tensor = _POOL.empty(tuple(shape), made_in if plan.sums else dtype)
         for box in plan.zeros:
             self._tensor[box.slices].zero_()
 
@@ -123,7 +125,7 @@ class Assembly:
         """The tensor, in the receiver's dtype; the caller owns it."""
         if self._tensor.dtype == self._dtype:
             return self._tensor
-        out = torch.empty(self._tensor.shape, dtype=self._dtype)
+        out = _POOL.empty(tuple(self._tensor.shape), self._dtype)
         fill(out, self._tensor)
         return out
 
