@@ -8,9 +8,11 @@ from collections.abc import Callable
 from twinrun.recorder.core import Recorder
 
 
-def finish_before(recorder: Recorder, finish: Callable[[], None]) -> None:
-    """Have ``finish`` run before this recorder marks a step and before it closes."""
-    for name in ("mark_step", "close"):
+def finish_before(
+    recorder: Recorder, *, step: Callable[[], None], close: Callable[[], None]
+) -> None:
+    """Have ``step`` run before this recorder marks a step, and ``close`` before it closes."""
+    for name, finish in (("mark_step", step), ("close", close)):
         setattr(recorder, name, _preceded(getattr(recorder, name), recorder, finish))
 
 

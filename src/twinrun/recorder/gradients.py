@@ -63,6 +63,11 @@ class Gradients:
                 self._read_root(root, None)
         self._read.clear()
 
+    def close(self) -> None:
+        """Finish for good."""
+        self.finish()
+        self.stop()
+
     def stop(self) -> None:
         """Leave optimizers and ends of steps alone from here on."""
         self._read.clear()

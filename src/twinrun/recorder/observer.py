@@ -51,7 +51,7 @@ class Observer:
         self.registry = Registry(recorder, taps, on_forward, on_read)
         self.gradients = Gradients(recorder, self.registry) if options.gradients else None
         if self.gradients is not None:
-            finish_before(recorder, self.gradients.finish)
+            finish_before(recorder, step=self.gradients.finish, close=self.gradients.close)
         self._filtered = bool(options.filter or options.steps)
         self._news = False
         self.lineage = recorder.tracer = Lineage(self.flow, self.scene)
