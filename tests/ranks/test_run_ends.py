@@ -37,6 +37,18 @@ def test_killed_by_a_signal(tmp_path: Path) -> None:
     assert "did not end in order" in ended.err
 
 
+def test_leaving_through_os_exit(tmp_path: Path) -> None:
+    """A process that skips its exit handlers leaves an incomplete capture, and exit code 3."""
+    ended = run(
+        tmp_path / "a",
+        [sys.executable, program(tmp_path, LINEAR + "    time.sleep(2)\n    os._exit(0)\n")],
+    )
+    assert ended.code == 3
+    assert "did not end in order" in ended.err
+    assert names(tmp_path / "a") == [":input.input", ":output"]
+    assert not read(tmp_path / "a").run.complete
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_forwarded(tmp_path: Path, number: signal.Signals) -> None:
     """A signal to twinrun run reaches CMD, whose own handling decides the exit code."""

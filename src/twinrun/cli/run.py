@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
-from twinrun.env.kinds import Size
-
-
-class _Bytes(click.ParamType[int]):
-    name = "size"
-
-    def convert(
-        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        try:
-            return value if isinstance(value, int) else Size().parse(value)
-        except ValueError as expected:
-            self.fail(f"{value!r} is not {expected}", param, ctx)
+from twinrun.cli.graft_options import Bytes, asked_for, role_options, settings_of
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False})
@@ -57,9 +46,10 @@ class _Bytes(click.ParamType[int]):
 )
 @click.option("--mesh", default="", metavar="tp=2,dp=2", help="Rank axes, outermost first.")
 @click.option(
-    "--max-bytes", default=0, type=_Bytes(), show_default="no bound", help="Stop recording there."
+    "--max-bytes", default=0, type=Bytes(), show_default="no bound", help="Stop recording there."
 )
 @click.option("--print-env", is_flag=True, help="Start nothing; print what makes a worker join.")
+@role_options
 @click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="-- CMD...")
 def command(
     out: Path,
@@ -74,12 +64,13 @@ def command(
     max_bytes: int,
     print_env: bool,
     program: tuple[str, ...],
+    **graft: Any,
 ) -> int:
     """Run CMD and observe every Python process that it starts, on any number of ranks.
 
     The program needs no change: modules are observed where they are called. Returns CMD's own exit
     code where it is not zero, else 2 where no process joined or nothing was recorded, 3 where the
-    capture is incomplete.
+    capture is incomplete. With --graft-role it takes part in a graft with a job started elsewhere.
     """
     from twinrun.recorder.options import Options
     from twinrun.recorder.runner import print_environment, run_program
@@ -96,12 +87,26 @@ def command(
         mesh=mesh,
         max_bytes=max_bytes,
     )
+    grafts = asked_for(graft)
+    if grafts:
+        settings_of(**graft, mesh=mesh).export()
     if print_env:
         found = print_environment(out, options, overwrite=overwrite)
         for name, value in found.items():
             click.echo(f"export {name}={shlex.quote(value)}")
         return 0
-    return run_program(program, out=out, options=options, overwrite=overwrite, say=_say)
+    code = run_program(program, out=out, options=options, overwrite=overwrite, say=_say)
+    return _grafted(out, code) if grafts else code
+
+
+def _grafted(out: Path, code: int) -> int:
+    """The exit code, once what came of the graft is counted: 3 for failures the program was spared."""
+    from twinrun.grafting.account import read_account
+
+    account = read_account([out])
+    for line in account.lines():
+        _say(line)
+    return code or (3 if account.contained else 0)
 
 
 def _say(line: str) -> None:

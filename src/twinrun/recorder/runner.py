@@ -24,7 +24,7 @@ from twinrun.recorder.options import Options
 from twinrun.recorder.processes import BOOT, read_notes, unreachable
 from twinrun.recorder.reached import processes_of
 from twinrun.recorder.rundir import create_run, finish_run
-from twinrun.recorder.summary import summary
+from twinrun.recorder.summary import summary, unended
 
 NOBODY_JOINED = 2
 CONTAINED = 3
@@ -56,7 +56,7 @@ def run_program(
     if refused is not None:
         notes.insert(0, {"kind": "unreachable", "command": list(command), "reason": refused})
     processes = list(processes_of(directory))
-    problems = [text for one in processes for text in one.problems]
+    problems = [text for one in processes for text in (*one.problems, *unended(one))]
     finish_run(directory, exit_code=code, complete=not problems, problems=problems)
     for line in summary(directory, processes, notes, elapsed_s):
         say(line)

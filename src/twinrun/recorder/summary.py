@@ -53,8 +53,14 @@ def _recorded(out: Path, processes: Sequence[Reached], elapsed_s: float) -> str:
 
 
 def _who(one: Reached) -> str:
-    ended = "" if one.ended else " (did not end in order; what it sealed is kept)"
-    return f"rank {one.rank}  pid {one.pid}  {_command(one.argv)}{ended}"
+    return f"rank {one.rank}  pid {one.pid}  {_command(one.argv)}"
+
+
+def unended(one: Reached) -> list[str]:
+    """What to say of a process that was killed, left through ``os._exit``, or still runs."""
+    if one.ended:
+        return []
+    return [f"pid {one.pid} did not end in order: its last second may be missing"]
 
 
 def _joined_silently(processes: Sequence[Reached], notes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -92,7 +98,8 @@ def _unfired(processes: Sequence[Reached]) -> list[str]:
 def _told(processes: Sequence[Reached], kind: str) -> list[str]:
     rows: dict[str, list[int]] = {}
     for one in processes:
-        for text in getattr(one, kind):
+        own: tuple[str, ...] = getattr(one, kind)
+        for text in (*own, *(unended(one) if kind == "problems" else ())):
             rows.setdefault(text, []).append(one.rank)
     return [f"{text} (rank {', '.join(map(str, ranks))})" for text, ranks in rows.items()]
 
