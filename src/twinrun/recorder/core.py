@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -14,14 +12,12 @@ import torch
 from twinrun.recorder.budget import Budget
 from twinrun.recorder.clock import Clock
 from twinrun.recorder.device import capturing
-from twinrun.recorder.exits import close_at_exit, follow_forks, no_exit
 from twinrun.recorder.filter import Facts, parse_filter
 from twinrun.recorder.headings import Headings, mesh_key, probe
 from twinrun.recorder.index import Entry, Heading
 from twinrun.recorder.options import Options
-from twinrun.recorder.outlet import Outlet
+from twinrun.recorder.part import Mesh, Part
 from twinrun.recorder.payload import Look, address_of, look
-from twinrun.recorder.process import Process
 from twinrun.recorder.record import Tag
 from twinrun.recorder.rundir import read_run
 from twinrun.recorder.scope import current_tags
@@ -29,8 +25,6 @@ from twinrun.recorder.steps import Steps
 from twinrun.recorder.switch import activate as activate
 from twinrun.recorder.switch import active as active
 from twinrun.recorder.switch import deactivate as deactivate
-
-Mesh = Mapping[str, tuple[int, int]]
 
 
 class Tracer(Protocol):
@@ -43,7 +37,7 @@ class Tracer(Protocol):
         """The tensor became record ``number``."""
 
 
-class Recorder:
+class Recorder(Part):
     """Records this process's tensors into a run directory that ``create_run`` made.
 
     Thread-safe. Once the object is made nothing is raised into the observed program: what goes
@@ -52,26 +46,18 @@ class Recorder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
-        self.options = Options.from_json(read_run(self.path)["options"])
+        directory = Path(path).absolute()
+        options = Options.from_json(read_run(directory)["options"])
         self.tracer: Tracer | None = None
-        self.seconds = 0.0
-        self._clock = Clock(Steps.parse(self.options.steps))
-        self._filter = parse_filter(self.options.filter)
-        self._begin()
-        follow_forks(self)
+        self._clock = Clock(Steps.parse(options.steps))
+        self._filter = parse_filter(options.filter)
+        super().__init__(directory, options)
 
     def _begin(self) -> None:
-        """State that a forked child makes anew."""
-        self._lock = threading.RLock()
+        super()._begin()
         self._busy = False
-        self._open = True
         self._number = 0
-        self._process = Process(self.path)
         self._headings = Headings(self._filter, self.note, self.problem)
-        most = self.options.max_bytes
-        self._budget = Budget(self.path, most) if most else None
-        self._outlet: Outlet | None = None
 
     # What the program does
 
@@ -108,10 +94,6 @@ class Recorder:
     def number_of_next(self) -> int:
         """The number that the next record will have."""
         return self._number
-
-    def set_mesh(self, mesh: Mesh) -> None:
-        """This process's coordinates, for records that name none."""
-        self._process.set_mesh(mesh)
 
     def wants(
         self,
@@ -273,76 +255,6 @@ class Recorder:
         self._open = False
         return False
 
-    # What is told beside records
-
-    def note(self, text: str) -> None:
-        """Something worth knowing, once."""
-        self._process.tell(self._process.notes, text)
-
-    def problem(self, text: str) -> None:
-        """Something that makes the capture incomplete, once."""
-        self._process.tell(self._process.problems, text)
-
-    def report(self, key: str, value: object) -> None:
-        """Keep a JSON value in process.json under ``reports``."""
-        self._process.report(key, value)
-
-    # The process's own files
-
-    def announce(self) -> None:
-        """Write process.json now: this process was reached, whatever it will record."""
-        try:
-            self._save()
-            close_at_exit(self)
-        except OSError as error:
-            self.problem(f"process.json was not written: {error}")
-
-    def _open_outlet(self) -> Outlet:
-        self._outlet = Outlet(
-            self._process.directory,
-            buffer_bytes=self.options.buffer_bytes,
-            stats_only=not self._keeps_values,
-            before_commit=self._save,
-            failed=self._failed,
-            note=self.note,
-        )
-        close_at_exit(self)
-        return self._outlet
-
-    @property
-    def _keeps_values(self) -> bool:
-        return self.options.mode == "values"
-
-    def _save(self) -> None:
-        self._process.look_up_rank()
-        self._process.save(seconds=self.seconds)
-
-    def _failed(self, why: str) -> None:
-        """The disk refused; told by one of the writer's threads."""
-        self._open = False
-        self.problem(why)
-        with suppress(OSError):
-            self._process.save(seconds=self.seconds)
-
-    def flush(self) -> None:
-        """Seal what was recorded so far and bring process.json up to date."""
-        with self._lock:
-            if self._outlet is not None and self._outlet.alive:
-                self._outlet.writer.flush()
-            if self._process.opened:
-                self.announce()
-
-    def close(self) -> None:
-        """Seal the rest and end this process's part; a second call does nothing."""
-        with self._lock:
-            no_exit(self)
-            self._open = False
-            outlet, self._outlet = self._outlet, None
-            if outlet is not None:
-                outlet.close()
-            if self._process.opened:
-                self._end()
-
     def _end(self) -> None:
         declined = self._headings.declined
         if declined and not self._number:
@@ -350,16 +262,4 @@ class Recorder:
                 f"the filter {self.options.filter!r} took none of {len(declined)} names, for "
                 f"instance {next(iter(declined))!r}"
             )
-        # Where the disk refuses, process.json keeps saying "not ended", and a reader reports it.
-        with suppress(OSError):
-            if self._budget is not None:
-                self._budget.close()
-            self._process.save(seconds=self.seconds, ended=True)
-
-    def start_afresh(self) -> None:
-        """In a forked child: a directory, a buffer and a thread of its own, at its first record."""
-        roots, outlet = self._process.roots, self._outlet
-        if outlet is not None:
-            outlet.forget()
-        self._begin()
-        self._process.roots = list(roots)
+        super()._end()
