@@ -30,6 +30,7 @@ from twinrun.collectives.all_reduce import AllReduce
 SIZES = (4 << 10, 64 << 10, 1 << 20, 4 << 20)
 CHUNKS = (256 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20)
 ROUNDS = 40
+_SCHEDULERS = {os.SCHED_OTHER: "normal", os.SCHED_RR: "real-time, round robin"}
 
 
 def _rank(rank: int, size: int, store: str, chunks: list[int], out: str) -> None:
@@ -92,15 +93,24 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     chunks = list(CHUNKS) if args.chunks else [shared_memory.CHUNK_BYTES]
     rows = [row for size in args.ranks for row in run(size, chunks)]
-    print(
-        "| ranks | bytes | chunk | ours, us | gloo, us | ours / gloo |\n|---:|---:|---:|---:|---:|---:|"
+    heads = (
+        "ranks",
+        "bytes",
+        "chunk",
+        "ours, us",
+        "gloo, us",
+        "ratio",
+        "best",
+        "gloo best",
+        "ratio",
     )
+    print(f"| {' | '.join(heads)} |\n|{'---:|' * len(heads)}")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if args.json:
         about = {
             "command": " ".join(["python", *sys.argv]), "torch": torch.__version__,
-            "python": platform.python_version(), "cores": os.cpu_count(), "load": os.getloadavg()[0],
+            "python": platform.python_version(), "scheduler": os.sched_getscheduler(0), "cores": os.cpu_count(), "load": os.getloadavg()[0],
         }  # fmt: skip
         args.json.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
 

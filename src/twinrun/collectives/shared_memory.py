@@ -8,9 +8,12 @@ A small tensor, and any between two ranks, takes one step a chunk: each rank wri
 after the step each sums all slots. A larger one of more ranks goes in chunks: each rank sums its own slice of a chunk into the result and writes
 its next chunk to the other slot; after the step all copy the result. One step a chunk and one more.
 
-Why two of each suffice: a slot written before step ``s`` is read between ``s`` and ``s+1``, and is
-written again after ``s+1``, which no rank passes before all have read. The same holds for a result,
-written before ``s``, copied between ``s`` and ``s+1``, written again after ``s+1``.
+Why two of each suffice. Let ``s`` be the step after a slot is written. Where all sum it, it is read
+between ``s`` and ``s+1``, so the next tensor takes the other slot, and this one is written again after
+``s+1``, which no rank passes before all have read. Where each sums a slice, the slot is read before
+its reader tells of the step after ``s``, so that it is free once that step is passed, which it is when
+the tensor is done. A result written before step ``s`` is copied between ``s`` and ``s+1`` and written
+again after ``s+1``.
 """
 
 from __future__ import annotations
@@ -122,20 +125,22 @@ class SharedMemoryReducer:
 
     def _each_sums_all(self, pieces: Pieces, nbytes: int, order: str) -> None:
         for part, whole in pieces:
-            slots = self._slots(self._next_turn(), part.dtype, part.numel())
+            slots = self._slots(self._turn, part.dtype, part.numel())
             slots[self.rank].copy_(part)
             self._step(nbytes)
             ordered_sum(slots, order, whole)
+            self._turn = 1 - self._turn
 
     def _each_sums_a_slice(self, pieces: Pieces, nbytes: int, order: str) -> None:
-        turn = self._next_turn()
+        # The turn that is free now is free again at the end: keeping it keeps the cache warm.
+        turn = self._turn
         self._write(turn, pieces[0][0])
         self._step(nbytes)
         for place, (part, whole) in enumerate(pieces, 1):
             self._reduce(turn, part, order)
             done = turn
             if place < len(pieces):
-                turn = self._next_turn()
+                turn = 1 - turn
                 self._write(turn, pieces[place][0])
             self._step(nbytes)
             whole.copy_(self._result(done, part.dtype, part.numel()))
@@ -172,10 +177,6 @@ class SharedMemoryReducer:
             expected=f"ranks {list(self._ranks)} in the same all-reduce",
             do=f"look at what rank {rank} does ({V.ALL_REDUCE_TIMEOUT_S.name} is how long to wait)",
         )
-
-    def _next_turn(self) -> int:
-        self._turn = 1 - self._turn
-        return self._turn
 
     def _slice(self, numel: int) -> tuple[int, int]:
         return numel * self.rank // self.size, numel * (self.rank + 1) // self.size

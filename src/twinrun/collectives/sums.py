@@ -20,7 +20,7 @@ _ADDED_WIDE = (torch.bfloat16, torch.float16)
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
-# Elements summed at a time, so that a running total of three or more parts stays in the cache.
+# Elements summed at a time where the total is wider than the parts, so that it stays in the cache.
 _BLOCK = 64 << 10
 
 
@@ -38,7 +38,7 @@ def ordered_sum(parts: Sequence[torch.Tensor], order: str, out: torch.Tensor) ->
     one_block = _tree if order == "tree" else _left_to_right
     if len(parts) == 1:
         out.copy_(parts[0])
-    elif len(parts) == 2 or out.numel() <= _BLOCK:
+    elif len(parts) == 2 or out.numel() <= _BLOCK or out.dtype not in _WIDE:
         one_block(parts, out)
     else:
         for *block, total in zip(
