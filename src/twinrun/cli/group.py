@@ -22,41 +22,38 @@ class Broken(Exception):
 
 
 class CommandGroup(click.Group):
-    """A click group whose commands are the ``command`` attributes of modules.
+    """A click group whose commands are the ``command`` attributes of this package's modules.
 
-    ``modules`` maps a command's name to its module; the help lists them in that order. A command's
+    ``summaries`` maps a command's name to the first sentence of its help, in the help's order. A command's
     callback returns its exit code, or None for 0. The ``TWINRUN_*`` variables are checked before any
     command runs, except those that take no notice of them (``unchecked``), so that help and usage
     errors never depend on the environment.
     """
 
     def __init__(
-        self, *, modules: Mapping[str, str], unchecked: frozenset[str] = frozenset(), **rest: Any
+        self, *, summaries: Mapping[str, str], unchecked: frozenset[str] = frozenset(), **rest: Any
     ) -> None:
         super().__init__(**rest)
-        self.modules = dict(modules)
+        self.summaries = dict(summaries)
         self.unchecked = unchecked
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.modules)
+        return list(self.summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.modules:
+        if cmd_name not in self.summaries:
             return None
         if cmd_name not in self.commands:
-            command: click.Command = import_module(self.modules[cmd_name]).command
+            command: click.Command = import_module(f"{__package__}.{cmd_name}").command
             if cmd_name not in self.unchecked and command.callback is not None:
                 command.callback = _checked(command.callback)
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each command with the whole first sentence of its help (click cuts it at one line)."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, command.get_short_help_str(400)) for name, command in commands if command]
-        if rows:
-            with formatter.section("Commands"):
-                formatter.write_dl(rows)
+        """Each command with its summary, whole, and without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -69,8 +66,8 @@ class CommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in self.modules and not name.startswith("-"):
-            near = get_close_matches(name, self.modules, n=1)
+        if name not in self.summaries and not name.startswith("-"):
+            near = get_close_matches(name, self.summaries, n=1)
             told = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {name!r}.{told}", ctx)
         return super().resolve_command(ctx, args)

@@ -16,21 +16,23 @@ INTERRUPTED = 130
 UNREADABLE = 2
 
 COMMANDS = {
-    "run": "twinrun.cli.run",
-    "compare": "twinrun.cli.compare",
-    "graft": "twinrun.cli.graft",
-    "launch": "twinrun.cli.launch",
-    "show": "twinrun.cli.show",
-    "doctor": "twinrun.cli.doctor",
-    "env": "twinrun.cli.env",
-    "bench": "twinrun.cli.bench",
-    "demo": "twinrun.cli.demo",
+    "run": "Run CMD and observe every Python process that it starts, on any number of ranks.",
+    "compare": "Find the first tensor in which two runs part, and say how.",
+    "graft": "Run two programs and put tensors of one into the other, at the points that a filter names.",
+    "launch": "Start CMD on every rank of this node through torchrun, with a settled environment.",
+    "show": "List what the capture in DIR holds; with NAME, show one tensor.",
+    "doctor": "Say what this machine is, which all-reduce would be used at each size, why, and what to change.",
+    "env": "List the variables that Twinrun reads, with value and source.",
+    "bench": "Measure what this machine reaches.",
+    "demo": "Plant a fault in a small tensor-parallel model and find it.",
 }
+"""Every command, in the order of the help, with the first sentence of its own help: a table, so that
+`twinrun --help` imports none of them. A command's module is the one of its name in this package."""
 
 
 @click.group(
     cls=CommandGroup,
-    modules=COMMANDS,
+    summaries=COMMANDS,
     unchecked=frozenset({"env"}),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 agreement, 1 a difference, 2 no work could be done, 3 undecided (docs/cli.md).",
