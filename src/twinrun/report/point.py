@@ -15,6 +15,7 @@ _REASONS = {
     "nonfinite": "NaN or Inf on one side only",
     "layout": "the layouts of the two sides could not be brought together",
     "partial sum": "each rank holds an addend; nothing shows that their sum was ever taken",
+    "no values": "a side kept statistics only",
     "one side only": "recorded on one side only",
     "unreadable": "the capture does not give its values back",
 }
