@@ -55,7 +55,6 @@ class Recorder(Part):
 
     def _begin(self) -> None:
         super()._begin()
-        self._busy = False
         self._number = 0
         self._headings = Headings(self._filter, self.note, self.problem)
 

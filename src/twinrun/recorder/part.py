@@ -31,6 +31,9 @@ class Part:
         """State that a forked child makes anew."""
         self._lock = threading.RLock()
         self._open = True
+        self._busy = (
+            False  # an observation goes on; the lock alone would let its own thread in again
+        )
         self._process = Process(self.path)
         most = self.options.max_bytes
         self._budget = Budget(self.path, most) if most else None
@@ -86,14 +89,22 @@ class Part:
     def flush(self) -> None:
         """Seal what was recorded so far and bring process.json up to date."""
         with self._lock:
+            if self._busy:
+                return  # a signal's handler, in the middle of an observation
             if self._outlet is not None and self._outlet.alive:
                 self._outlet.writer.flush()
             if self._process.opened:
                 self.announce()
 
     def close(self) -> None:
-        """Seal the rest and end this process's part; a second call does nothing."""
+        """Seal the rest and end this process's part; a second call does nothing.
+
+        From a signal's handler in the middle of an observation it does nothing either: the buffer
+        is in use. The process's exit closes it then.
+        """
         with self._lock:
+            if self._busy:
+                return
             no_exit(self)
             self._open = False
             outlet, self._outlet = self._outlet, None
