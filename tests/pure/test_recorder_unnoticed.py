@@ -194,3 +194,26 @@ def test_tags_of_equal_values_keep_their_types(tmp_path: Path) -> None:
             tr.dump("x", x, value=value)
     values = [record.tags["value"] for record in open_capture(tmp_path / "run").records]
     assert [type(value) for value in values] == [int, float, bool, str]
+
+
+def test_a_signals_handler_may_dump_and_close(tmp_path: Path) -> None:
+    """A handler that runs in the middle of an observation neither blocks nor breaks it."""
+    calls = []
+
+    class Interrupted(torch.Tensor):
+        """A tensor whose look is interrupted, as a signal would."""
+
+        @property
+        def is_meta(self) -> bool:
+            tr.dump("handler", torch.ones(1))
+            recorder.close()
+            recorder.flush()
+            calls.append(1)
+            return False
+
+    with tr.capture(tmp_path / "run") as recorder:
+        tr.dump("x", torch.ones(3).as_subclass(Interrupted))
+        tr.dump("y", torch.ones(3))
+    capture = open_capture(tmp_path / "run")
+    assert calls and [record.name for record in capture.records] == ["x", "y"]
+    assert "'handler' was observed inside another observation" in " ".join(capture.problems)
