@@ -88,13 +88,15 @@ def command(
         max_bytes=max_bytes,
     )
     grafts = asked_for(graft)
-    if grafts:
-        settings_of(**graft, mesh=mesh).export()
+    settings = settings_of(**graft, mesh=mesh) if grafts else None
     if print_env:
         found = print_environment(out, options, overwrite=overwrite)
+        found |= settings.to_environment() if settings is not None else {}
         for name, value in found.items():
             click.echo(f"export {name}={shlex.quote(value)}")
         return 0
+    if settings is not None:
+        settings.export()
     code = run_program(program, out=out, options=options, overwrite=overwrite, say=_say)
     return _grafted(out, code) if grafts else code
 

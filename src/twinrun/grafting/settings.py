@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from twinrun.env import Origin
 from twinrun.env import variables as V
 from twinrun.errors import UsageError
 from twinrun.grafting.point import B2T, ROLES, T2B
@@ -85,6 +86,14 @@ class Settings:
         if "journal" in found:
             found["journal"] = str(found["journal"])
         return cls(**{**more, **found}).check()
+
+    def export(self) -> None:
+        """Set the variables for every process that this one starts."""
+        for name, variable in _VARIABLES.items():
+            value = getattr(self, name)
+            if value not in (None, "", ()):
+                held = "\n".join(value) if name in _LISTS else value
+                variable.set(held, Origin("flag", f"--graft-{name.replace('_', '-')}"))
 
     def to_environment(self) -> dict[str, str]:
         """The variables that ``from_environment`` reads the same settings from."""
