@@ -13,11 +13,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from twinrun.collectives import tuning
+from twinrun.collectives import probe, tuning
 from twinrun.collectives.all_reduce import AllReduce
 from twinrun.collectives.exchange import Exchange
 from twinrun.errors import PeerError
@@ -228,9 +229,9 @@ def closed_in_any_order() -> None:
 
 
 def leaks(rounds: int = 40) -> None:
-    """Rounds of create, capture, replay and close leave the device's memory where it was."""
+    """Rounds of create, capture, replay and close leave device and host memory where they were."""
     x = torch.randn(50_000, device="cuda").bfloat16()
-    free = []
+    device, host = [], []
     for round_ in range(rounds):
         with AllReduce(backend="symmetric") as ar:
             ar(x)
@@ -240,16 +241,30 @@ def leaks(rounds: int = 40) -> None:
             graph.replay()
             torch.cuda.synchronize()
             del graph, y
-        gc.collect()
-        torch.cuda.empty_cache()
-        if round_ in (4, rounds - 1):
-            free.append(torch.cuda.mem_get_info()[0])
-    assert free[0] - free[-1] < 4 << 20, f"{(free[0] - free[-1]) >> 10} KiB gone"
+        if round_ in (rounds // 5, rounds - 1):
+            gc.collect()
+            torch.cuda.empty_cache()
+            device.append(torch.cuda.mem_get_info()[0])
+            host.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    gone, grown = device[0] - device[-1], host[-1] - host[0]
+    told = f"{rounds} rounds: device {gone >> 10} KiB gone, host {grown >> 10} KiB grown"
+    if dist.get_rank() == 0:
+        print(told, flush=True)
+    assert gone < 4 << 20 and grown < 64 << 20, told
 
 
 def leaks_long() -> None:
     """The same a thousand times."""
     leaks(1000)
+
+
+def leaks_without_tested_copy() -> None:
+    """The same a thousand times with the tested copy between GPUs left out."""
+    tested, probe.peer_access = probe.peer_access, lambda exchange, device: None
+    try:
+        leaks(1000)
+    finally:
+        probe.peer_access = tested
 
 
 def other_pools() -> None:
