@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -84,6 +85,17 @@ def test_the_ranks_run_and_their_code_comes_back(tmp_path: Path) -> None:
     assert sorted(line for line in good.stdout.splitlines() if line.startswith("RANK")) == [
         "RANK 0 ORDER tree", "RANK 1 ORDER tree",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "code"), [("values", 2), ("stats", 0)])
+def test_a_capture_around_the_launch_is_known(tmp_path: Path, mode: str, code: int) -> None:
+    """Under twinrun run the mode of its capture is held against --cuda-graph; a broken one is not ours."""
+    (tmp_path / "run.json").write_text(json.dumps({"options": {"mode": mode}}))
+    words = ["launch", "--cuda-graph", "--dry-run", "--", "x.py"]
+    told = _run(*words, TWINRUN_OUT=str(tmp_path))
+    assert told.returncode == code and ("--mode values" in told.stderr) is (code == 2)
+    (tmp_path / "run.json").write_text("[1")
+    assert _run(*words, TWINRUN_OUT=str(tmp_path)).returncode == 0
 
 
 def test_env_prints_values_and_sources() -> None:

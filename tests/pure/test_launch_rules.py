@@ -168,6 +168,7 @@ def test_data_parallel_is_what_remains(more: dict[str, int], dp: int | None) -> 
         ({"rendezvous_timeout_s": 0}, "--rendezvous-timeout is 0"),
         ({"backend": "ncll"}, "--backend is 'ncll'"),
         ({"backend": "nccl"}, "no GPU is visible"),
+        ({"command": ("bin/twinrun", "run", "--out", "d")}, "put it around the launch"),
     ],
 )
 def test_wrong_sizes_and_arguments(more: dict[str, Any], word: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from typing import Any
@@ -10,7 +11,6 @@ import click
 
 from twinrun.env import declared, environment
 from twinrun.env import variables as V
-from twinrun.errors import CaptureError
 from twinrun.launch.args import LaunchArgs
 from twinrun.launch.arguments import BACKENDS
 from twinrun.launch.decision import Resolved
@@ -78,7 +78,8 @@ def command(dry_run: bool, program: tuple[str, ...], **given: Any) -> int:
 
     CMD is a script (train.py), a module (-m pkg) or any program. Rules adjust or refuse what was
     asked for and say why (docs/launch.md); --dry-run shows all of it. Inside srun or mpirun, nodes,
-    node rank and address are taken from there. Composes with twinrun run, either way round.
+    node rank and address are taken from there. To observe the run, put twinrun run --out DIR -- in
+    front of it.
     """
     environ = environment()
     args = LaunchArgs(command=program, **given)
@@ -98,13 +99,12 @@ def _observed_mode() -> str:
     directory = V.OUT.get()
     if directory is None:
         return ""
-    from twinrun.recorder.options import Options
-    from twinrun.recorder.rundir import read_run
-
+    # Read as text: the recorder imports torch, which would cost this process a second.
     try:
-        return Options.from_json(read_run(directory)["options"]).mode
-    except (CaptureError, KeyError):
+        mode = json.loads((directory / "run.json").read_text(encoding="utf-8"))["options"]["mode"]
+    except (OSError, ValueError, KeyError, TypeError):
         return ""  # the processes that join the capture say what is wrong with it
+    return mode if isinstance(mode, str) else ""
 
 
 def _say_decisions(resolved: Resolved, least: str) -> None:

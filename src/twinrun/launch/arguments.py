@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from twinrun.env import variables as V
 from twinrun.launch.address import parse_address
 from twinrun.launch.args import AXES
@@ -19,8 +21,16 @@ def check_arguments(state: State) -> None:
     _check_numbers(state)
     _check_words(state)
     _check_nodes(state)
-    if not state.args.command:
+    _check_command(state)
+
+
+def _check_command(state: State) -> None:
+    command = state.args.command
+    if not command:
         state.refuse(RULE, "no command was given", "put it after --, e.g. -- python train.py")
+    elif [PurePath(command[0]).name, *command[1:2]] == ["twinrun", "run"]:
+        do = "put it around the launch: twinrun run --out DIR -- twinrun launch ... -- CMD"
+        state.refuse(RULE, "every rank would start a twinrun run of its own", do)
 
 
 def _check_numbers(state: State) -> None:
