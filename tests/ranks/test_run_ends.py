@@ -133,3 +133,25 @@ def test_print_env_and_attach(tmp_path: Path) -> None:
     alone = subprocess.run([sys.executable, worker], capture_output=True, text=True, check=False)
     assert alone.returncode != 0
     assert "TWINRUN_OUT is not set" in alone.stderr
+
+
+def test_joining_on_another_node(tmp_path: Path) -> None:
+    """Where the run directory does not exist, a worker makes its own with the options that came along."""
+    words = [
+        sys.executable,
+        "-m",
+        "twinrun",
+        "run",
+        "--out",
+        str(tmp_path / "a"),
+        "--taps",
+        "leaves",
+    ]
+    printed = subprocess.run([*words, "--print-env"], capture_output=True, text=True, check=True)
+    (tmp_path / "a").rename(tmp_path / "elsewhere")
+    text = "import torch\ntorch.nn.Sequential(torch.nn.ReLU())(torch.ones(1))\n"
+    worker = program(tmp_path, text)
+    subprocess.run(["sh", "-c", f"{printed.stdout}\nexec {sys.executable} {worker}"], check=True)
+    capture = read(tmp_path / "a")
+    assert capture.run.options["taps"] == "leaves"
+    assert [r.name for r in capture.records] == ["Sequential.0:input.input", "Sequential.0:output"]
