@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from twinrun.numerics import meter
 from twinrun.numerics.detail import detail
-from twinrun.numerics.distance import Distance, distance, measure
+from twinrun.numerics.distance import distance, measure
+from twinrun.numerics.own_size import worst_own
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9)
 FLOATS = st.sampled_from((np.float32, np.float64, np.float16))
@@ -200,10 +201,6 @@ def test_packed_and_sub_byte() -> None:
     assert distance(a.view(torch.int4), b.view(torch.int4)).differing == 1
 
 
-def _details(a: torch.Tensor, b: torch.Tensor) -> tuple[Distance, object]:
-    return distance(a, b), detail(lambda: [(a, b)], tuple(a.shape), a.dtype, b.dtype)
-
-
 def test_ulps() -> None:
     """ULP buckets count representable values in between, across zero, and leave NaN out."""
     a = torch.tensor([1.0, 1.0, 0.0, -0.0, float("nan"), 8.0])
@@ -213,10 +210,10 @@ def test_ulps() -> None:
     )
     b[1] = 1.0 + 3 * 2.0**-23
     found = detail(lambda: [(a, b)], (6,), a.dtype, b.dtype)
-    assert found.ulp == ((0, 2), (1, 2), (4, 1))
+    assert found.ulp == ((0, 2), (1, 2), (3, 1))
     a64 = torch.tensor([-1e308], dtype=torch.float64)
     apart = detail(lambda: [(a64, -a64)], (1,), a64.dtype, a64.dtype)
-    assert apart.ulp == ((1 << 64, 1),)
+    assert apart.ulp == (((1 << 64) - 1, 1),)
     assert apart.max_relative is None or apart.max_relative.value <= 2
 
 
@@ -227,6 +224,28 @@ def test_worst_by_own_size() -> None:
     a[2, 7] = 1000.0
     b = a.clone()
     b[2, 7] *= 1.001
-    plain, more = _details(a, b)
+    plain = distance(a, b)
     assert plain.worst is not None and plain.worst.value > 0.05
-    assert math.isclose(more.worst_own, 0.001, rel_tol=0.01)  # type: ignore[attr-defined]
+    own = worst_own(lambda: [(a, b)], (4, 4096), a.dtype, b.dtype)
+    assert math.isclose(own, 0.001, rel_tol=0.01)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pairs())
+def test_ulps_match_counting(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Every distance is the number of steps on the ladder of representable values."""
+    a, b = pair
+    found = detail(lambda: [(a, b)], tuple(a.shape), a.dtype, b.dtype).ulp
+    size = a.element_size()
+
+    def rung(value: torch.Tensor) -> int:
+        bits = int.from_bytes(value.numpy().tobytes(), "little")
+        top = 1 << (8 * size - 1)
+        return -(bits - top) if bits >= top else bits
+
+    want: dict[int, int] = {}
+    for x, y in zip(a.reshape(-1), b.reshape(-1), strict=True):
+        if torch.isfinite(x) and torch.isfinite(y):
+            bound = (1 << abs(rung(x) - rung(y)).bit_length()) - 1
+            want[bound] = want.get(bound, 0) + 1
+    assert found == tuple(sorted(want.items()))

@@ -11,10 +11,11 @@ from twinrun.comparison.logical import Logical, slices
 from twinrun.comparison.result import Extreme, Floor, FloorKind, Measures, Scalar
 from twinrun.comparison.settings import Settings
 from twinrun.comparison.verdict import K_FIRST_ORDER, K_MEASURED, Judgement, judge
-from twinrun.numerics.detail import Detail, detail, worst_own
+from twinrun.numerics.detail import Detail, detail
 from twinrun.numerics.distance import Distance, measure
 from twinrun.numerics.dtypes import Format, coarser
 from twinrun.numerics.floor import Allowance, first_order, measured, spread
+from twinrun.numerics.own_size import worst_own
 from twinrun.numerics.tally import Number, Spot
 
 

@@ -77,8 +77,8 @@ class Measures:
 
     ``relative_l2`` is ``|a-b| / max(|a|, |b|)``; ``worst`` is the largest ``|a-b|`` over the RMS of
     its last-dim row. ``nan`` and ``inf`` count elements non-finite on one side only, as
-    (baseline only, target only). ``ulp`` is the ULP distribution: (upper bound, elements) by powers
-    of two, ascending, the first row being 0.
+    (baseline only, target only). ``ulp`` is the ULP distribution: (upper bound, elements),
+    the bounds being 0, 1, 3, 7 and so on; empty ranges are left out.
     """
 
     elements: int

@@ -29,7 +29,7 @@ def judge(
 ) -> Judgement:
     """Equal, close, undecided or differs.
 
-    `own` gives the worst element against its own size and a typical row, too (`detail.worst_own`);
+    `own` gives the worst element against its own size and a typical row, too (`numerics.own_size`);
     it is asked for only where the L2 is within bounds and the worst element is not.
     """
     if found.bits_equal:

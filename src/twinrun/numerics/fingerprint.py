@@ -29,7 +29,8 @@ def fingerprint(held: torch.Tensor | torch.nn.Module) -> int:
     parameters and persistent buffers; names of wrappers (DDP, FSDP, compile) are left out. Raises
     UsageError for a DTensor whose sum is still pending. Needs some 20 MiB beside the tensors.
     """
-    whole, parts = 0, {}
+    whole = 0
+    parts: dict[Any, int] = {}
     for name, tensor in _named(held):
         shard = _shard(tensor)
         if shard is None:

@@ -170,7 +170,5 @@ def _farthest(a: torch.Tensor, b: torch.Tensor, to: torch.dtype) -> int:
     one, two = lift(a, to), lift(b, to)
     if to == torch.int64:
         one, two = lift(a, torch.float64), lift(b, torch.float64)
-    fine = torch.isfinite(one) & torch.isfinite(two)
-    one, two = one.double(), two.double()
-    halves = torch.where(fine, (one / 2 - two / 2).abs(), -1.0)  # halved: no overflow at 1e308
-    return int(halves.argmax())
+    halves = (one.double() / 2).sub_(two.double() / 2).abs_()  # halved: no overflow at 1e308
+    return int(halves.nan_to_num_(nan=-1.0, posinf=-1.0).argmax())

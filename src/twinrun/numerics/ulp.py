@@ -7,11 +7,11 @@ import torch
 from twinrun.numerics.dtypes import coarser
 from twinrun.numerics.lift import lift
 
-# Bounds 0, 1, 2, 4, ..., 2**64: no two 64-bit floats are further apart.
-BUCKETS = 66
-BOUNDS = (0, *(1 << power for power in range(BUCKETS - 1)))
-_INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# By bit length of the distance: 0, 1, 2 to 3, 4 to 7, ...; no two 64-bit floats are 2**64 apart.
+BUCKETS = 65
+BOUNDS = tuple((1 << length) - 1 for length in range(BUCKETS))
 _PARTS = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
+_NARROW = {1: torch.int8, 2: torch.int16, 4: torch.int32}
 
 
 def ulp_type(a: torch.dtype, b: torch.dtype) -> torch.dtype | None:
@@ -25,23 +25,13 @@ def ulp_type(a: torch.dtype, b: torch.dtype) -> torch.dtype | None:
 
 
 def bucket_counts(a: torch.Tensor, b: torch.Tensor, units: torch.dtype) -> torch.Tensor:
-    """[BUCKETS] int64: elements whose distance is at most each bound and above the one before.
+    """[BUCKETS] int64: elements by the bit length of their distance.
 
-    `a`, `b`: any floats of one shape; values that are not finite on both sides are left out.
+    `a`, `b`: finite floats of one shape, of any type that converts to `units`.
     """
-    one, two = _parts(a), _parts(b)
-    fine = torch.isfinite(one.float()) & torch.isfinite(two.float())
-    if units == torch.float64:
-        fine = torch.isfinite(one.double()) & torch.isfinite(two.double())
-    first, second = _ladder(one[fine].to(units)), _ladder(two[fine].to(units))
-    if units == torch.float64:
-        apart = (first.double() - second.double()).abs_()
-        near = apart < 2.0**52
-        apart = torch.where(near, (first - second).abs().double(), apart)
-    else:
-        apart = (first - second).abs_().double()
-    power = torch.frexp((apart - 1).clamp_(min=0))[1].long() + 1
-    return torch.bincount(torch.where(apart > 0, power, 0), minlength=BUCKETS)
+    one, two = (_parts(side).to(units) for side in (a, b))
+    lengths = _lengths_of_doubles(one, two) if units == torch.float64 else _lengths(one, two)
+    return torch.bincount(lengths, minlength=BUCKETS)
 
 
 def _parts(values: torch.Tensor) -> torch.Tensor:
@@ -50,9 +40,32 @@ def _parts(values: torch.Tensor) -> torch.Tensor:
     return values.reshape(-1) if values.dtype.is_floating_point else lift(values, torch.float64)
 
 
+def _lengths(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """Bit lengths of the distances of floats of up to 32 bits, in int32 throughout.
+
+    The distance of a positive and a negative float may need 32 bits: it wraps to a negative number.
+    """
+    first, second = _ladder(one), _ladder(two)
+    apart = torch.maximum(first, second).sub_(torch.minimum(first, second))
+    wrapped = apart < 0
+    # A float32 holds 24 bits: of longer distances the low bits go, which leaves the length alone.
+    apart = torch.where(apart < 1 << 24, apart, apart & ~0xFF)
+    exponent = (apart.float().view(torch.int32) >> 23).sub_(126)
+    return torch.where(wrapped, 32, exponent.clamp_(min=0))
+
+
 def _ladder(values: torch.Tensor) -> torch.Tensor:
-    """int64 that orders like the floats and steps by 1 between neighbours; both zeros are 0."""
+    """int32 that orders like the floats and steps by 1 between neighbours; both zeros are 0."""
     size = values.element_size()
-    bits = values.view(_INTEGER_OF_SIZE[size]).long()
-    sign = -(1 << (8 * size - 1))
-    return torch.where(bits < 0, sign - bits, bits)
+    bits = values.view(_NARROW[size]).int()
+    negative = bits >> 31
+    most = (1 << (8 * size - 1)) - 1
+    return (bits ^ (negative & most) if size == 4 else (bits & most) ^ negative).sub_(negative)
+
+
+def _lengths_of_doubles(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    least = torch.iinfo(torch.int64).min
+    first, second = (torch.where((b := v.view(torch.int64)) < 0, least - b, b) for v in (one, two))
+    apart = torch.maximum(first, second) - torch.minimum(first, second)
+    high, low = (torch.frexp(half.double())[1] for half in (apart >> 32, apart & 0xFFFFFFFF))
+    return torch.where(apart < 0, 64, torch.where(high > 0, high + 32, low)).long()

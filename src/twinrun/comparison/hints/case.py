@@ -9,9 +9,13 @@ import torch
 
 from twinrun.comparison.result import Floor
 from twinrun.comparison.verdict import judge
-from twinrun.numerics.detail import worst_own
 from twinrun.numerics.distance import distance
 from twinrun.numerics.dtypes import Format
+from twinrun.numerics.own_size import worst_own
+
+# A sample may lie this many floors apart, and this far at least, before the whole is not looked at.
+_ENOUGH = 8.0
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,12 @@ class Case:
         """A cheap look at a sample of both: whether the full test is worth its time."""
         if baseline.shape != target.shape:
             return False
-        one, two = _sample(baseline), _sample(target)
+        one, two = sample(baseline), sample(target)
         apart, size = (one - two).norm(), torch.maximum(one.norm(), two.norm())
-        return bool(apart <= max(0.05, 4 * self.floor.l2) * size)
+        return bool(apart <= max(_ENOUGH * self.floor.l2, _LEAST) * size)
 
 
-def _sample(values: torch.Tensor) -> torch.Tensor:
+def sample(values: torch.Tensor) -> torch.Tensor:
     """Some 4,096 elements: every dim thinned to at most a few indices."""
     thin = values
     for dim in range(values.dim()):

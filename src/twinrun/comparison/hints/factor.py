@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 
-from twinrun.comparison.hints.case import Case
+import torch
+
+from twinrun.comparison.hints.case import Case, sample
 from twinrun.comparison.result import Hint
 
 
 def factor(case: Case) -> Hint | None:
     """The target is the baseline times a number."""
-    a, b = case.baseline.reshape(-1), case.target.reshape(-1)
-    square = float(a.double().dot(a.double()))
-    ratio = float(a.double().dot(b.double())) / square if square else 0.0
-    if not ratio or not math.isfinite(ratio):
+    guess = _ratio(*(sample(side) for side in (case.baseline, case.target)))
+    if not guess or not case.promising(case.baseline * guess, case.target):
         return None
+    a, b = case.baseline.reshape(-1), case.target.reshape(-1)
+    ratio = _ratio(a, b)
     residual = case.explained(a * ratio, b)
     if residual is None:
         return None
@@ -22,6 +24,13 @@ def factor(case: Case) -> Hint | None:
         return Hint("sign", "the target is the baseline with its sign turned", exact)
     text = f"the target is the baseline times {ratio:.6g}{_meaning(ratio, len(case.ranks))}"
     return Hint("factor", text, residual)
+
+
+def _ratio(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The factor that brings `a` closest to `b`; 0 where there is none."""
+    square = float(a.double().dot(a.double()))
+    ratio = float(a.double().dot(b.double())) / square if square else 0.0
+    return ratio if math.isfinite(ratio) else 0.0
 
 
 def _meaning(ratio: float, ranks: int) -> str:

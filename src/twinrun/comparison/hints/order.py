@@ -88,7 +88,8 @@ def permuted(case: Case) -> Hint | None:
         order = _order(a, b, dim) if 2 <= a.shape[dim] <= _LONGEST_DIM else None
         if order is None:
             continue
-        residual = case.explained(a.index_select(dim, order), b)
+        moved = a.index_select(dim, order)
+        residual = case.explained(moved, b) if case.promising(moved, b) else None
         if residual is not None:
             return Hint("permuted", f"along dim {dim} {described(order.tolist())}", residual)
     return None

@@ -20,7 +20,9 @@ def region(case: Case) -> Hint | None:
         wrong = _wrong(apart, scale, dim, case.floor.l2)
         if not wrong or len(wrong) * 2 > size + 1 + (size if _is_end(wrong, size) else 0):
             continue
-        right = torch.tensor([at for at in range(size) if at not in set(wrong)])
+        kept = torch.ones(size, dtype=torch.bool)
+        kept[wrong] = False
+        right = kept.nonzero().reshape(-1)
         if not right.numel():
             continue
         residual = case.explained(a.index_select(dim, right), b.index_select(dim, right))

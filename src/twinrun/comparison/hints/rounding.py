@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twinrun.comparison.hints.case import Case
+from twinrun.comparison.hints.case import Case, sample
 from twinrun.comparison.result import Hint
 from twinrun.numerics.dtypes import format_of
 
@@ -24,10 +24,13 @@ def rounding(case: Case) -> Hint | None:
             ("the baseline is the target", case.target, case.baseline),
         )
         for told, wide, narrow in sides:
-            rounded = wide.to(to).to(wide.dtype)
-            if (
-                case.promising(rounded, narrow)
-                and (residual := case.explained(rounded, narrow)) is not None
-            ):
+            if not case.promising(_rounded(sample(wide), to), sample(narrow)):
+                continue
+            residual = case.explained(_rounded(wide, to), narrow)
+            if residual is not None:
                 return Hint("rounding", f"{told} rounded to {name}", residual)
     return None
+
+
+def _rounded(values: torch.Tensor, to: torch.dtype) -> torch.Tensor:
+    return values.to(to).to(values.dtype)
