@@ -158,3 +158,26 @@ def test_silent_taps() -> None:
     assert [(i.kind, i.name, i.ranks) for i in result.invariants][:1] == [
         ("silent", "model.norm:output", (1,))
     ]
+
+
+def branch(run: MemoryRun, value: torch.Tensor, stream: torch.Tensor) -> None:
+    """A module that adds a branch to a residual stream and normalises the sum."""
+    run.add("layers.0.mlp:output", value, begun=2, order=3)
+    run.add("layers.0.norm:input.x", value, begun=4, order=4, sources=(0,))
+    run.add("layers.0.norm:input.residual", stream, begun=4, order=5)
+    total = (value + stream).to(value.dtype)
+    scaled = total / total.float().pow(2).mean(-1, keepdim=True).sqrt().to(value.dtype)
+    run.add("layers.0.norm:output", scaled, begun=4, order=6, parents=(0, 1, 2))
+    run.add("layers.0:output", total, begun=0, order=7, parents=(0,))
+
+
+def test_not_healed_where_it_could_not_be_seen() -> None:
+    """A branch that is off by a tenth is not healed by a stream that is too large to show it."""
+    small, stream = A.bfloat16(), (100 * A.flip(0)).bfloat16()
+    baseline, target = MemoryRun(), MemoryRun()
+    branch(baseline, small, stream)
+    branch(target, (1.1 * A).bfloat16(), stream)
+    result = compare(baseline, target)
+    by_name = {row.name: row.verdict for row in result.rows}
+    assert by_name["layers.0.norm:output"] in ("equal", "close")
+    assert by_name["layers.0.mlp:output"] == "differs" and result.exit_code == 1
