@@ -42,6 +42,20 @@ def test_ranks_close_in_different_orders() -> None:
     run_ranks(2, _close_in_turn)
 
 
+def _no_cpu_half(rank: int, size: int) -> None:
+    """Made and closed in turn, each rank at its own pace."""
+    group = dist.new_group(backend="cuda:gloo")
+    for turn in range(6):
+        with AllReduce(group, device="cpu") as ar:
+            assert ar(torch.ones(3))[0] == size
+        time.sleep(0.05 * (rank + turn) % 0.11)
+
+
+def test_groups_without_a_cpu_half_are_given_one_once() -> None:
+    """Beside NCCL the ranks agree over a gloo group, which outlives every AllReduce of those ranks."""
+    run_ranks(3, _no_cpu_half)
+
+
 def _left_behind(rank: int, size: int) -> tuple[list[str], int]:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):

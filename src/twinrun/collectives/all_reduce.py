@@ -128,7 +128,6 @@ class AllReduce:
         for line in self._lines.values():
             line.close()
         self._lines.clear()
-        self._exchange.close()
 
     def __enter__(self) -> AllReduce:
         return self

@@ -12,35 +12,28 @@ import torch.distributed as dist
 from twinrun.errors import PeerError, UnavailableError
 
 _DATA, _TROUBLE = b"D", b"T"
+# By ranks: the default group that was there, and the gloo group made under it.
+_kept: dict[tuple[int, ...], tuple[object, dist.ProcessGroup]] = {}
 
 
 class Exchange:
     """All-gathers bytes and JSON among the ranks of one group, over gloo.
 
     Made by all ranks of ``group`` at the same point. A group whose backend has no CPU half is
-    given a gloo group of the same ranks, which ``close()`` destroys; another's is never destroyed.
+    given a gloo group of the same ranks, made once and kept as long as the default group lives.
     """
 
     def __init__(self, group: dist.ProcessGroup, timeout_s: float = 300.0) -> None:
         self.ranks = tuple(dist.get_process_group_ranks(group))
         self.rank = dist.get_rank(group)
         self.size = len(self.ranks)
-        self._own = None if _has_cpu(group) else self._new_group(timeout_s)
-        self._group = self._own or group
+        own = self.size == 1 or _has_cpu(group)
+        self._group = group if own else _gloo_group(self.ranks, timeout_s)
 
     @property
     def cpu_group(self) -> dist.ProcessGroup:
         """The group that messages travel over."""
         return self._group
-
-    def _new_group(self, timeout_s: float) -> dist.ProcessGroup:
-        made: dist.ProcessGroup = dist.new_group(
-            list(self.ranks),
-            backend="gloo",
-            timeout=timedelta(seconds=timeout_s),
-            use_local_synchronization=True,
-        )
-        return made
 
     def gather(self, mine: bytes) -> list[bytes]:
         """Every rank's bytes, in the group's order.
@@ -103,10 +96,27 @@ class Exchange:
         self.gather(b"")
 
     def close(self) -> None:
-        """Let go of the group that was made for this exchange, if any. Local, safe twice."""
-        if self._own is not None and dist.is_initialized():
-            dist.destroy_process_group(self._own)
-        self._own = None
+        """Nothing: the group that messages travel over outlives this object."""
+
+
+def _gloo_group(ranks: tuple[int, ...], timeout_s: float) -> dist.ProcessGroup:
+    """The gloo group of these ranks.
+
+    Never destroyed and made again: torch would name the second like the first, and ranks would read
+    the addresses that the first had left in the store.
+    """
+    world = dist.group.WORLD
+    kept = _kept.get(ranks)
+    if kept is not None and kept[0] is world:
+        return kept[1]
+    made: dist.ProcessGroup = dist.new_group(
+        list(ranks),
+        backend="gloo",
+        timeout=timedelta(seconds=timeout_s),
+        use_local_synchronization=True,
+    )
+    _kept[ranks] = world, made
+    return made
 
 
 def _has_cpu(group: dist.ProcessGroup) -> bool:
