@@ -74,7 +74,7 @@ def capture(case: Case, ranks: int, model: Path, out: Path) -> None:
         else [sys.executable]
     )
     command = [
-        *[sys.executable, "-m", "twinrun.cli.main", "run", "--out", str(out), "--overwrite"],
+        *[str(Path(sys.executable).with_name("twinrun")), "run", "--out", str(out), "--overwrite"],
         *[*case.observing, "--", *launcher, str(PROGRAM), "run", str(model), *case.options],
     ]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)

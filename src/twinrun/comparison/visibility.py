@@ -81,6 +81,6 @@ def _square(values: torch.Tensor) -> float:
     flat = values.reshape(-1)
     parts = (
         torch.linalg.vector_norm(p.to(torch.complex64 if p.is_complex() else torch.float32))
-        for p in flat.split(1 << 20)
+        for p in torch.split(flat, 1 << 20)
     )
     return math.fsum(float(part) ** 2 for part in parts)
