@@ -378,3 +378,20 @@ def test_off_means_untouched(tmp_path: Path) -> None:
     model = Stack(depth=1)
     assert model(IDS).shape == (1, 3, 8)
     assert names(tmp_path / "a") == []
+
+
+def test_dumped_state_of_a_wrapped_model(tmp_path: Path) -> None:
+    """dump_parameters and dump_gradients name a wrapped model's state as the plain model's."""
+    import twinrun as tr
+
+    model = nn.DataParallel(nn.Sequential(nn.Linear(2, 2)))
+    model(torch.ones(1, 2)).sum().backward()
+    with observing(tmp_path / "a", everything=False):
+        tr.dump_parameters(model)
+        tr.dump_gradients(model)
+    assert names(tmp_path / "a") == [
+        "0.weight:parameter",
+        "0.bias:parameter",
+        "0.weight:parameter.grad",
+        "0.bias:parameter.grad",
+    ]

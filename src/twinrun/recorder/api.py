@@ -15,6 +15,7 @@ from twinrun.recorder.switch import SWITCH, activate, deactivate
 
 if TYPE_CHECKING:
     from twinrun.recorder.core import Recorder
+    from twinrun.recorder.parameters import Held
     from twinrun.recorder.watch import watch as watch
 
 __all__ = ["capture", "dump", "dump_gradients", "dump_parameters", "step", "tags", "watch"]
@@ -51,31 +52,39 @@ def step() -> None:
 
 
 def dump_parameters(model: torch.nn.Module) -> None:
-    """Record every parameter and buffer of ``model`` as ``<module path>.<name>:parameter``."""
-    recorder = SWITCH.recorder
-    if recorder is None:
+    """Record every parameter and buffer of ``model`` as ``<module path>.<name>:parameter``.
+
+    Wrappers around it and inside it leave no trace in the names, as at the call boundary.
+    """
+    if SWITCH.recorder is None:
         return
-    for name, parameter in model.named_parameters():
-        _dump_state(recorder, f"{name}:parameter", parameter, "parameter")
-    for name, buffer in model.named_buffers():
-        _dump_state(recorder, f"{name}:buffer", buffer, "buffer")
+    from twinrun.recorder.parameters import held_by
+
+    for held in held_by(model):
+        _dump_state(SWITCH.recorder, held, held.name, held.tensor, held.kind)
 
 
 def dump_gradients(model: torch.nn.Module) -> None:
     """Record the gradient of every parameter that has one, ``main_grad`` where a framework keeps it."""
-    recorder = SWITCH.recorder
-    if recorder is None:
+    if SWITCH.recorder is None:
         return
-    for name, parameter in model.named_parameters():
-        gradient = getattr(parameter, "main_grad", None)
-        gradient = parameter.grad if gradient is None else gradient
+    from twinrun.recorder.parameters import gradient_of, held_by
+
+    for held in held_by(model):
+        gradient = gradient_of(held.tensor) if held.kind == "parameter" else None
         if gradient is not None:
-            _dump_state(recorder, f"{name}:parameter.grad", gradient, "gradient")
+            _dump_state(SWITCH.recorder, held, f"{held.name}.grad", gradient, "gradient")
 
 
-def _dump_state(recorder: Recorder, name: str, tensor: torch.Tensor, kind: str) -> None:
-    module = name.rpartition(":")[0].rpartition(".")[0]
-    recorder.observe(name, tensor, kind=kind, role="parameter", module=module)
+def _dump_state(recorder: Recorder, held: Held, name: str, tensor: torch.Tensor, kind: str) -> None:
+    recorder.observe(
+        name,
+        tensor,
+        kind=kind,
+        role="parameter",
+        module=held.module,
+        module_class=held.module_class,
+    )
 
 
 @contextmanager
