@@ -67,8 +67,9 @@ def _graft_rank(
 ) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)
-    from twinrun.grafting.session import Session, Site
+    from twinrun.grafting.session import Session
     from twinrun.grafting.settings import Settings
+    from twinrun.grafting.site import Site
 
     os.environ.update({"RANK": str(rank), "WORLD_SIZE": str(world)})
     session = Session(

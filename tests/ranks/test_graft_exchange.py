@@ -102,7 +102,9 @@ def resharded(role: str, rank: int, world: int, **options: Any) -> bool:
             mine = {"dims": "t h[tp]", "tp": (rank, world)}
             for name in ("rows", "cols"):
                 assert torch.equal(take(ex, step, name, want, **mine).tensor, want)
-            assert torch.allclose(take(ex, step, "sums", whole, dims="t h").tensor, whole, atol=1e-6)
+            assert torch.allclose(
+                take(ex, step, "sums", whole, dims="t h").tensor, whole, atol=1e-6
+            )
     ex.close()
     return ex.failure is None
 

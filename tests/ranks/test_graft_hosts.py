@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.ranks, pytest.mark.timeout(240)]
 SIDE = """
     import sys, torch, time
     import twinrun.grafting.exchange
-    from twinrun.grafting.session import Session, Site
+    from twinrun.grafting.session import Session
+    from twinrun.grafting.site import Site
     from twinrun.grafting.settings import Settings
 
     role = sys.argv[1]
@@ -29,9 +30,9 @@ SIDE = """
         assert torch.equal(x, big)
         replaced, y = session.pass_through(Site("y", step), torch.full((3,), float(role == "target")))
         assert y.tolist() == [1.0] * 3
-    told = [peer.channel for peer in session.start().roster.peers.values()]
+    told = [peer.channel for peer in session.source.roster.peers.values()]
     session.close()
-    assert not session._ended, session._ended
+    assert not session.ended, session.ended
     print(role, told)
 """
 

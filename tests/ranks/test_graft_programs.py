@@ -44,7 +44,7 @@ def end() -> dict[str, Any]:
         "received": journal.received,
         "failed": journal.failed,
         "transforms": journal.transforms_failed,
-        "ended": session._ended,
+        "ended": session.ended,
         "reasons": journal.reasons,
     }
 

@@ -10,7 +10,7 @@ from twinrun.errors import UsageError
 from twinrun.grafting import joining
 from twinrun.grafting.replace import GRADIENTS, value_for
 from twinrun.grafting.seam import current_step
-from twinrun.grafting.session import Site
+from twinrun.grafting.site import Site
 from twinrun.recorder.scope import current_tags
 
 T = TypeVar("T")

@@ -12,11 +12,15 @@ from typing import Any, cast
 import torch
 
 from twinrun.env import variables as V
+from twinrun.errors import TwinrunError
 from twinrun.grafting.bystander import Bystander
+from twinrun.grafting.journal import Journal
+from twinrun.grafting.point import Rank
 from twinrun.grafting.seam import Seam
 from twinrun.grafting.session import Session
 from twinrun.grafting.settings import Settings
 from twinrun.recorder.core import Recorder, activate, active
+from twinrun.recorder.rank import standing
 
 _session: Session | None = None
 _seam: Seam | None = None
@@ -36,12 +40,22 @@ def current() -> Session | None:
 
 
 def join(recorder: Recorder) -> bool:
-    """Called where a process begins to be observed: graft at its boundaries if it was asked to."""
+    """Called where a process begins to be observed: graft at its boundaries if it was asked to.
+
+    Settings that are wrong are told, and counted as a graft that ended; the program goes on.
+    """
     global _asked, _seam
     if V.GRAFT_ROLE.get() is None:
         return False
     _asked = True
-    session = _open({"journal": str(Path(recorder.path) / "graft"), "mesh": recorder.options.mesh})
+    directory = Path(recorder.path) / "graft"
+    try:
+        session = _open({"journal": str(directory), "mesh": recorder.options.mesh})
+    except TwinrunError as error:
+        journal = Journal(Rank(V.GRAFT_ROLE.get() or "", standing().rank), "full", directory)
+        journal.say(f"nothing is grafted: {error}")
+        journal.summary(error.summary)
+        return False
     _seam = Seam(session, recorder)
     _seam.install()
     return True
@@ -62,13 +76,17 @@ def _open(defaults: dict[str, Any]) -> Session:
     if settings.source:
         from twinrun.grafting.offline import open_capture_source
 
-        _session = Session(settings, open_source=open_capture_source)
+        _session = Session(settings, open_source=open_capture_source, started=_at_exit)
     else:
-        _session = Session(settings)
+        _session = Session(settings, started=_at_exit)
+    return _session
+
+
+def _at_exit() -> None:
+    """This process is a rank: it says goodbye when it ends."""
     atexit.register(_leave)
     # Workers of multiprocessing leave without atexit, but run their finalizers.
     util.Finalize(None, _leave, exitpriority=10)
-    return _session
 
 
 def _leave() -> None:
@@ -83,14 +101,17 @@ def _leave() -> None:
 
 
 def _in_child() -> None:
-    """A forked child is no rank: it must not speak on its parent's connections, nor keep them open."""
+    """A child that a rank forks is no rank: it must not speak on its parent's connections.
+
+    Where the parent had not joined, it is a launcher, and the child may be the rank.
+    """
     global _asked, _session, _seam
-    session, seam = _session, _seam
+    if _session is None or not _session.running:
+        return
+    if _seam is not None:
+        _seam.remove()
+    _session.abandon()
     _session, _seam, _asked = None, None, True
-    if seam is not None:
-        seam.remove()
-    if session is not None:
-        session.abandon()
 
 
 def recorder() -> Recorder | None:

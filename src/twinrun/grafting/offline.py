@@ -23,7 +23,8 @@ from twinrun.recorder.reader import open_capture
 from twinrun.recorder.record import Record
 
 if TYPE_CHECKING:
-    from twinrun.grafting.session import Session, Source
+    from twinrun.grafting.session import Session
+    from twinrun.grafting.site import Source
 
 AHEAD_BYTES = 64 << 20
 """How far the disk is read ahead of the program."""

@@ -10,7 +10,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from twinrun.grafting.rebuild import rebuild
 from twinrun.grafting.replace import check_overwritable, overwrite, value_for
-from twinrun.grafting.session import Session, Site
+from twinrun.grafting.session import Session
+from twinrun.grafting.site import Site
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.intercept import interceptors
 from twinrun.recorder.parameters import gradient_of, held_by
@@ -99,7 +100,7 @@ class Seam:
             entry.class_name,
             mesh=entry.root.mesh,
         )
-        if self.session.lasting and self.session.indifferent(site, gradient):
+        if self.session.lasting and not (self.session.asks(site) or self.session.asks(gradient)):
             self._silent.add(key)
             return value
         replaced, new = self.session.pass_through(site, value)
