@@ -159,7 +159,6 @@ def main() -> None:
     for lane in lanes:
         lane.graph.reset()
         lane.ar.close()
-    exchange.close()
     dist.destroy_process_group()
     raise SystemExit(1 if wrong else 0)
 

@@ -88,13 +88,13 @@ class Bench:
             rows = {}
             most = KERNELS[kernel].limit_bytes(self.world, self.slot)
 
+        ready = self.kernels.ready(kernel, "bfloat16", "ranks", blocks, threads)
+
         def call(x: torch.Tensor, y: torch.Tensor) -> None:
             row = rows.get(x.data_ptr(), 0)
             for begin in range(0, nbytes, most):
-                self.kernels.start(
-                    kernel, "bfloat16", "ranks", blocks, threads, x.data_ptr() + begin,
-                    y.data_ptr() + begin, min(most, nbytes - begin) // 2, row,
-                )  # fmt: skip
+                count = min(most, nbytes - begin) // 2
+                ready.start(x.data_ptr() + begin, y.data_ptr() + begin, count, row)
 
         for x, _ in pairs:
             x.normal_()

@@ -53,7 +53,6 @@ class Contest:
         self.ranks.close()
         self.tree.close()
         self._memory.free()
-        self.exchange.close()
 
     def pairs(self, nbytes: int, symmetric: bool) -> list[graph_timing.Pair]:
         """Four pairs of input and output, rotated in a graph."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,13 +12,30 @@ from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import Plan
 from twinrun.collectives.graph_rows import GraphRows
 from twinrun.collectives.ipc_memory import shareable
-from twinrun.collectives.kernel_set import KernelSet, Sharing, Watch
+from twinrun.collectives.kernel_set import KernelSet, Ready, Sharing, Watch
 from twinrun.collectives.workspace import Workspace
 from twinrun.env import variables as V
 from twinrun.errors import PeerError, UsageError
 
 # A launch counts elements in 32 bits.
 _MOST_ELEMENTS = (1 << 32) - 64
+# Plans are kept by AllReduce, which bounds them too.
+_MOST_ROUTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """How a plan is carried out: in one launch up to ``most`` elements, else in pieces.
+
+    ``pull`` reads in place, and is tried first where there is one.
+    """
+
+    plan: Plan
+    dtype: torch.dtype
+    ready: Ready
+    most: int
+    piece: int
+    pull: Ready | None
 
 
 class KernelReducer:
@@ -42,7 +60,7 @@ class KernelReducer:
         self._kernels = KernelSet(
             workspace, exchange.rank, device, _sharing(exchange, device), watch
         )
-        self._names: dict[torch.dtype, str] = {}
+        self._routes: dict[int, _Route] = {}
         pulled = [two_shot_pull.KERNEL] * (two_shot_pull.NAME in algorithms)
         self._kernels.load([_KERNELS[name] for name in algorithms if name in _KERNELS], pulled)
         reachable = pulled and all(exchange.gather_json(shareable(device)))
@@ -66,34 +84,43 @@ class KernelReducer:
         """Enqueue the sum on the current stream. Allocates nothing."""
         if self._broken is not None:
             raise UsageError(f"this all-reduce cannot be used any more: {self._broken}.")
-        order = "tree" if plan.order == "tree" else "ranks"
-        dtype = self._names.get(x.dtype) or self._name(x.dtype)
-        kernel = plan.algorithm
-        if kernel == two_shot_pull.NAME:
-            if self._pull(x, out, plan, order, dtype):
-                return
-            kernel = two_shot_push.NAME
-        self._push(kernel, x, out, plan, order, dtype)
+        route = self._routes.get(id(plan))
+        if route is None or route.plan is not plan or route.dtype is not x.dtype:
+            route = self._route(x.dtype, plan)
+        count = x.numel()
+        if count <= route.most:
+            route.ready.start(x.data_ptr(), out.data_ptr(), count, 0, self._call)
+        elif not route.pull or not self._pull(x, out, route.pull):
+            self._in_pieces(x, out, route)
         if self._timeout_s:
             self._look(x.nbytes)
 
-    def _push(
-        self, kernel: str, x: torch.Tensor, out: torch.Tensor, plan: Plan, order: str, dtype: str
-    ) -> None:
+    def _route(self, dtype: torch.dtype, plan: Plan) -> _Route:
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.clear()
+        order = "tree" if plan.order == "tree" else "ranks"
+        told = str(dtype).removeprefix("torch."), order, plan.blocks, plan.threads
+        in_place = plan.algorithm == two_shot_pull.NAME
+        algorithm = two_shot_push.NAME if in_place else plan.algorithm
+        pull = self._kernels.ready(two_shot_pull.KERNEL, *told) if in_place else None
+        ready = self._kernels.ready(_KERNELS[algorithm], *told)
+        piece = self._limits[algorithm] // dtype.itemsize
+        route = _Route(plan, dtype, ready, 0 if in_place else piece, piece, pull)
+        self._routes[id(plan)] = route
+        return route
+
+    def _in_pieces(self, x: torch.Tensor, out: torch.Tensor, route: _Route) -> None:
+        """As many launches as the workspace's slots make necessary."""
         width = x.element_size()
         source, target, left = x.data_ptr(), out.data_ptr(), x.numel()
-        most = self._limits[kernel] // width
-        name = _KERNELS[kernel]
         while left > 0:
-            count = min(left, most)
-            self._kernels.start(
-                name, dtype, order, plan.blocks, plan.threads, source, target, count, 0, self._call
-            )
+            count = min(left, route.piece)
+            route.ready.start(source, target, count, 0, self._call)
             source += count * width
             target += count * width
             left -= count
 
-    def _pull(self, x: torch.Tensor, out: torch.Tensor, plan: Plan, order: str, dtype: str) -> bool:
+    def _pull(self, x: torch.Tensor, out: torch.Tensor, ready: Ready) -> bool:
         """Read in place, where this is a capture and every rank's memory can be opened."""
         rows = self._rows
         if rows is None or x.numel() > _MOST_ELEMENTS:
@@ -101,21 +128,13 @@ class KernelReducer:
         if not torch.cuda.is_current_stream_capturing():
             return False
         source, target = x.data_ptr(), out.data_ptr()
-        row = rows.row(source, target)
-        self._kernels.start(
-            two_shot_pull.KERNEL, dtype, order, plan.blocks, plan.threads, source, target,
-            x.numel(), row, self._call,
-        )  # fmt: skip
+        ready.start(source, target, x.numel(), rows.row(source, target), self._call)
         return True
 
     def end_capture(self) -> None:
         """Exchange the addresses of what was captured; in checked mode, look for a report."""
         if self._rows is not None:
             self._rows.end_capture()
-
-    def _name(self, dtype: torch.dtype) -> str:
-        self._names[dtype] = str(dtype).removeprefix("torch.")
-        return self._names[dtype]
 
     def _look(self, nbytes: int) -> None:
         """Checked mode: wait for the call, and name the rank that did not arrive at it."""

@@ -21,7 +21,7 @@ from twinrun.kernels.driver import Launch
 from twinrun.kernels.variant import DTYPES, ORDERS, Variant
 
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-Key = tuple[str, str, str, bool, int, int]
+Key = tuple[str, str, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,44 @@ class Watch:
     timeout_s: float
 
 
+class Ready:
+    """One kernel for one dtype, order and launch shape.
+
+    ``whole`` is its binary for aligned tensors of whole vectors, ``general`` the one for the rest.
+    """
+
+    __slots__ = ("_checked", "_current", "_general", "_index", "_whole", "_width")
+
+    def __init__(
+        self, general: Launch, whole: Launch, width: int, index: int, checked: bool
+    ) -> None:
+        self._general, self._whole = general, whole
+        self._width, self._index, self._checked = width, index, checked
+        # What torch's own compiled programs call: a tenth of current_stream().cuda_stream.
+        self._current = torch._C._cuda_getCurrentRawStream
+
+    def start(self, source: int, target: int, elements: int, row: int = 0, call: int = 0) -> None:
+        """Enqueue one launch of ``elements`` from address ``source`` to ``target``.
+
+        ``row`` is the address of a row of peers' addresses; other ranks' tensors may be unaligned
+        where this rank's are not, so a kernel with a row never takes the short way.
+        """
+        if row or (source | target | elements * self._width) % layout.VECTOR_BYTES:
+            launch = self._general
+            launch.arguments.row = row
+        else:
+            launch = self._whole
+        told = launch.arguments
+        told.input = source
+        told.output = target
+        told.elements = elements
+        if self._checked:
+            told.call = call
+        launch(self._current(self._index))
+
+
 class KernelSet:
-    """Starts kernels on the current stream of ``device`` for rank ``rank`` of a group."""
+    """Makes kernels ready for the current stream of ``device`` and rank ``rank`` of a group."""
 
     def __init__(
         self,
@@ -62,49 +98,41 @@ class KernelSet:
         self._sharing = sharing
         self._watch = watch
         self._dependent = torch.cuda.get_device_capability(device) >= (9, 0)
-        # What torch's own compiled programs call: a tenth of current_stream().cuda_stream.
-        self._stream = torch._C._cuda_getCurrentRawStream
-        self._launches: dict[Key, tuple[Launch, bool]] = {}
-        self._arguments = layout.Arguments(rank=rank, slot_bytes=workspace.slot_bytes)
-        for peer, address in enumerate(workspace.addresses):
-            self._arguments.workspace[peer] = address
-        if watch is not None:
-            self._arguments.report = watch.report.data_ptr()
-            self._arguments.timeout_ns = int(watch.timeout_s * 1e9)
+        self._ready: dict[Key, Ready] = {}
+        self._pulled: tuple[str, ...] = ()
+        self._rank = rank
+        self._workspace = workspace
 
-    def start(
-        self,
-        kernel: str,
-        dtype: str,
-        order: str,
-        blocks: int,
-        threads: int,
-        source: int,
-        target: int,
-        elements: int,
-        row: int = 0,
-        call: int = 0,
-    ) -> None:
-        """Enqueue one launch: ``elements`` of ``dtype`` from address ``source`` to ``target``.
+    def ready(self, kernel: str, dtype: str, order: str, blocks: int, threads: int) -> Ready:
+        """This kernel for this dtype, order and launch shape, to be started over and over."""
+        key = (kernel, dtype, order, blocks, threads)
+        if key not in self._ready:
+            general = self._launch(key, False)
+            # A kernel that takes rows never takes the short way, and that binary is not loaded.
+            whole = general if kernel in self._pulled else self._launch(key, True)
+            self._ready[key] = Ready(general, whole, _BYTES[dtype], self.device.index, self.checked)
+        return self._ready[key]
 
-        ``row`` is the address of a row of peers' addresses; other ranks' tensors may be unaligned
-        where this rank's are not, so a kernel with a row never takes the short way.
-        """
-        whole = not row and (source | target | elements * _BYTES[dtype]) % layout.VECTOR_BYTES == 0
-        key = (kernel, dtype, order, whole, blocks, threads)
-        found = self._launches.get(key) or self._prepare(key)
-        told = self._arguments
-        told.input = source
-        told.output = target
-        told.row = row
-        told.elements = elements
-        told.flags = found[1]
-        told.call = call
-        found[0](self._stream(self.device.index))
+    def _launch(self, key: Key, whole: bool) -> Launch:
+        kernel, dtype, order, blocks, threads = key
+        function = loaded.function(self.device, self._variant(kernel, dtype, order, whole))
+        blocks, early = self._sharing.grid(self.world, blocks, threads)
+        return Launch(function, self._arguments(early), blocks, threads, self._dependent)
+
+    def _arguments(self, early: bool) -> layout.Arguments:
+        told = layout.Arguments(
+            rank=self._rank, slot_bytes=self._workspace.slot_bytes, flags=early * layout.FLAG_EARLY
+        )
+        for peer, address in enumerate(self._workspace.addresses):
+            told.workspace[peer] = address
+        if self._watch is not None:
+            told.report = self._watch.report.data_ptr()
+            told.timeout_ns = int(self._watch.timeout_s * 1e9)
+        return told
 
     def load(self, kernels: Sequence[str], pulled: Sequence[str] = ()) -> None:
-        """Compile and load every variant of ``kernels``, of ``pulled`` those that take rows."""
-        rank = self._arguments.rank
+        """Compile and load every variant of ``kernels``, and of ``pulled``, which take rows."""
+        self._pulled = tuple(pulled)
         both = [(kernel, whole) for kernel in kernels for whole in (True, False)]
         variants = [
             self._variant(kernel, dtype, order, whole)
@@ -112,15 +140,7 @@ class KernelSet:
             for dtype in DTYPES
             for order in ORDERS
         ]
-        loaded.load(self.device, variants, len(variants) * rank // self.world)
-
-    def _prepare(self, key: Key) -> tuple[Launch, bool]:
-        kernel, dtype, order, whole, blocks, threads = key
-        function = loaded.function(self.device, self._variant(kernel, dtype, order, whole))
-        blocks, early = self._sharing.grid(self.world, blocks, threads)
-        launch = Launch(function, self._arguments, blocks, threads, self._dependent)
-        self._launches[key] = launch, early
-        return launch, early
+        loaded.load(self.device, variants, len(variants) * self._rank // self.world)
 
     def _variant(self, kernel: str, dtype: str, order: str, whole: bool) -> Variant:
         return Variant(kernel, self.world, dtype, order, whole, self.checked)

@@ -97,7 +97,7 @@ def _launch() -> Any:
 
 
 class Launch:
-    """A kernel with its launch shape, ready to be started with the one argument structure."""
+    """A kernel with its launch shape and its ``arguments``, read at every start."""
 
     def __init__(
         self,
@@ -107,7 +107,8 @@ class Launch:
         threads: int,
         dependent: bool,
     ) -> None:
-        self._kept = function, arguments
+        self.arguments = arguments
+        self._function = function
         self._pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         self._attribute = _Attribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION)
         self._attribute.value[0] = 1
@@ -116,6 +117,7 @@ class Launch:
         )
         self._config.attributes = ctypes.pointer(self._attribute)
         self._call = _launch()
+        self._stream: int | None = None
         self._addresses = (
             ctypes.addressof(self._config),
             int(function.handle),
@@ -125,7 +127,8 @@ class Launch:
 
     def __call__(self, stream: int) -> None:
         """Enqueue on the stream of this handle."""
-        self._config.stream = stream
+        if stream != self._stream:
+            self._config.stream = self._stream = stream
         status = self._call(*self._addresses)
         if status:
             take((driver().CUresult(status),))
