@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from twinrun.numerics.dtypes import Format
 
 # Variance that one rounding adds to the relative L2 of two runs, in units of roundoff squared.
-ROUNDING = 0.10
+ROUNDING = 0.14
 # The same for a term of a sum, carried in the accumulator's precision: kernels sum in blocks.
 TERM = 0.008
 # Roundings that any two runs differ by before depth shows: both ends of the first block.
@@ -54,7 +54,7 @@ def first_order(
 ) -> Allowance:
     """The floor of a point that lies `depth` roundings into a run and sums up to `reduction` terms.
 
-    ``l2 = 1.5 sqrt(D + 18) sqrt(0.10 u^2 + 0.008 n a^2)``, u the roundoff of the coarser dtype (with
+    ``l2 = 1.5 sqrt(D + 18) sqrt(0.14 u^2 + 0.008 n a^2)``, u the roundoff of the coarser dtype (with
     the smallest step over the tensor's RMS where that is larger), a that of its accumulator, and never
     above ``sqrt(u)``: where half of the digits are noise no first-order argument holds. Gradients
     have 1.6 times that.

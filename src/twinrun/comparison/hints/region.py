@@ -6,13 +6,39 @@ import torch
 
 from twinrun.comparison.hints.case import Case
 from twinrun.comparison.result import Hint
+from twinrun.numerics.tally import unravel
 
 
 def region(case: Case) -> Hint | None:
-    """Along one dim the differing indices are an end, a stretch or a few, and the rest agrees."""
-    a, b = case.baseline, case.target
-    if a.shape != b.shape:
+    """A few rows differ, or along one dim an end, a stretch or a few indices; the rest agrees."""
+    if case.baseline.shape != case.target.shape:
         return None
+    return _rows(case) or _dims(case)
+
+
+def _rows(case: Case) -> Hint | None:
+    """Of all rows of the last dim, over several dims, at most an eighth differs."""
+    shape = case.baseline.shape
+    if len(shape) < 3 or not case.baseline.numel():
+        return None
+    a, b = (side.reshape(-1, shape[-1]) for side in (case.baseline, case.target))
+    apart = (a - b).square_()
+    wrong = _wrong(apart, torch.maximum(a.square(), b.square()), 0, case.floor.l2)
+    if not wrong or 8 * len(wrong) > a.shape[0]:
+        return None
+    kept = torch.ones(a.shape[0], dtype=torch.bool)
+    kept[wrong] = False
+    residual = case.explained(a[kept], b[kept])
+    if residual is None:
+        return None
+    shown = ", ".join(str(list(unravel(at, tuple(shape[:-1])))) for at in wrong[:4])
+    more = ", ..." if len(wrong) > 4 else ""
+    text = f"only {len(wrong)} of {a.shape[0]} rows differ{'s' if len(wrong) == 1 else ''}: {shown}{more}"
+    return Hint("region", text, residual)
+
+
+def _dims(case: Case) -> Hint | None:
+    a, b = case.baseline, case.target
     apart = (a - b).square_()
     scale = torch.maximum(a.square(), b.square())
     for dim in range(a.dim()):
