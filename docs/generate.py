@@ -49,5 +49,8 @@ def _section(title: str, text: str) -> str:
 
 
 if __name__ == "__main__":
+    from doctor_examples import page as doctor_page
+
     (Path(__file__).parent / "cli.md").write_text(cli_page(), encoding="utf-8")
     (Path(__file__).parent / "env.md").write_text(env_page(), encoding="utf-8")
+    (Path(__file__).parent / "doctor.md").write_text(doctor_page(), encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from twinrun.cli.doctor_page import Checkup, checkup_lines, found_lines
+from twinrun.collectives import semaphores
 from twinrun.collectives.described import Described, facts_of
 from twinrun.collectives.facts import Request
 from twinrun.collectives.plan import SUMMABLE
@@ -70,53 +71,69 @@ def command(conflicts: bool, **given: Any) -> int:
 
 
 def lines(environ: Mapping[str, str], given: Mapping[str, Any]) -> list[str]:
-    """Everything that the command prints."""
-    described = any(given.get(word) is not None for word in _WORDS)
+    """Everything that the command prints on this machine."""
     here = machine(environ)
-    top = [] if described else [*found_lines(here), ""]
-    return [*top, *checkup_lines(_checkup(environ, given, here, described))]
+    missing = () if _in_words(given) else _missing(here, _device(here, given))
+    return lines_for(here, environ, given, missing)
+
+
+def lines_for(
+    here: Machine,
+    environ: Mapping[str, str],
+    given: Mapping[str, Any],
+    missing: tuple[tuple[str, str], ...],
+) -> list[str]:
+    """Everything that it prints on the machine ``here``, which lacks ``missing``. Pure."""
+    top = [] if _in_words(given) else [*found_lines(here), ""]
+    return [*top, *checkup_lines(_checkup(here, environ, given, missing))]
+
+
+def _in_words(given: Mapping[str, Any]) -> bool:
+    return any(given.get(word) is not None for word in _WORDS)
 
 
 def _checkup(
-    environ: Mapping[str, str], given: Mapping[str, Any], here: Machine, described: bool
+    here: Machine,
+    environ: Mapping[str, str],
+    given: Mapping[str, Any],
+    missing: tuple[tuple[str, str], ...],
 ) -> Checkup:
-    device = given.get("device") or _device(here, described)
-    # On a machine without GPUs a group of one would answer nothing.
-    ranks = given.get("nproc_per_node") or here.visible.count or 2
+    resolved = resolve(_launch(here, given), environ, Platform())
+    args, device = resolved.args, _device(here, given)
+    group = Described(
+        size=given.get("tp") or args.ranks,
+        nodes=args.nodes,
+        ranks_per_node=args.ranks_per_node,
+        device=device,
+        library=given.get("backend") or ("gloo" if device == "cpu" else "nccl"),
+        gpu=given.get("gpu") or ("" if device == "cpu" else here.gpus.name),
+        capability=here.gpus.capability,
+        peer_access=None if _in_words(given) else _peers(here),
+        missing=missing,
+    )
+    return Checkup(
+        facts_of(group, resolved.environment),
+        _request(given, resolved.environment),
+        given.get("nbytes") is not None,
+        resolved.environment,
+        resolved.decisions,
+    )
+
+
+def _launch(here: Machine, given: Mapping[str, Any]) -> LaunchArgs:
     nodes = given.get("nnodes") or 1
-    args = LaunchArgs(
+    return LaunchArgs(
         command=("CMD",),
         nnodes=nodes,
         node_rank=0,
-        nproc_per_node=ranks,
+        # On a machine without GPUs a group of one would answer nothing.
+        nproc_per_node=given.get("nproc_per_node") or here.visible.count or 2,
         dist_init_addr="node0:29500" if nodes > 1 else None,
         tp=given.get("tp"),
         order=given.get("order"),
         deterministic=given.get("deterministic"),
         cuda_graph=given.get("cuda_graph"),
         keep_in_node_all_reduce=given.get("keep_in_node_all_reduce"),
-    )
-    resolved = resolve(args, environ, Platform())
-    size = given.get("tp") or nodes * ranks
-    gpu = given.get("gpu") or ("" if device == "cpu" else here.gpus.name)
-    group = Described(
-        size=size,
-        nodes=nodes,
-        ranks_per_node=ranks,
-        device=device,
-        library=given.get("backend") or ("gloo" if device == "cpu" else "nccl"),
-        gpu=gpu,
-        capability=here.gpus.capability,
-        peer_access=None if described else _peers(here),
-        missing=() if described else _missing(here, device),
-    )
-    request = _request(given, resolved.environment)
-    return Checkup(
-        facts_of(group, resolved.environment),
-        request,
-        given.get("nbytes") is not None,
-        resolved.environment,
-        resolved.decisions,
     )
 
 
@@ -142,11 +159,13 @@ def _bytes(text: str | None) -> int:
         raise UsageError(f"--bytes {text!r} is no size.", expected=str(wanted)) from None
 
 
-def _device(here: Machine, described: bool) -> str:
-    """Described without a word on the device, a cluster is one of GPUs."""
+def _device(here: Machine, given: Mapping[str, Any]) -> str:
+    """In words without a word on the device, a cluster is one of GPUs."""
+    if given.get("device"):
+        return str(given["device"])
     if here.gpus.vendor == "amd":
         return "hip"
-    return "cuda" if described or here.visible.count else "cpu"
+    return "cuda" if _in_words(given) or here.visible.count else "cpu"
 
 
 def _peers(here: Machine) -> bool | None:
@@ -157,14 +176,15 @@ def _peers(here: Machine) -> bool | None:
 
 def _missing(here: Machine, device: str) -> tuple[tuple[str, str], ...]:
     """What this machine lacks for a backend, as torch finds it; nothing is opened to a peer."""
+    if device == "cpu":
+        reason = semaphores.why_not() or (here.shared_bytes.value is None and here.shared_bytes.how)
+        return (("shared_memory", reason),) if reason else ()
     try:
         import torch
 
         from twinrun.collectives import probe
     except ImportError as error:
         return tuple((name, f"torch does not import ({error})") for name in ("symmetric", "ipc"))
-    if device != "cpu" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return tuple((name, "torch sees no GPU") for name in ("symmetric", "ipc", "aiter"))
-    index = 0 if device != "cpu" else None
-    where = torch.device("cpu") if index is None else torch.device("cuda", index)
-    return tuple(probe.missing(where).items())
+    return tuple(probe.missing(torch.device("cuda", 0)).items())

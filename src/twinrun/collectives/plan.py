@@ -94,7 +94,7 @@ def _kernel(name: str) -> Callable[[GroupFacts, Request], Offer | str]:
 
 def _shared_memory(facts: GroupFacts, request: Request) -> Offer | str:
     order = "tree" if request.order == "tree" else "ranks"
-    return Offer("slices", "CPU ranks of one host: each sums one slice, all copy the rest", order)
+    return Offer("slices", "CPU ranks of one host, through memory that they share", order)
 
 
 def _aiter(facts: GroupFacts, request: Request) -> Offer | str:
