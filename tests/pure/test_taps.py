@@ -39,6 +39,19 @@ def test_blocks_are_layers_and_their_parts() -> None:
     ]
 
 
+def test_blocks_hold_routers() -> None:
+    """blocks: what chooses among experts, by its class or by its name beside them; no other gate."""
+    nodes = [
+        *MODEL,
+        Node("model.layers.0.mlp.gate", leaf=True, class_name="Linear"),
+        Node("model.layers.0.moe.choose", leaf=True, class_name="Qwen3MoeTopKRouter"),
+        Node("model.layers.0.attn.gate", leaf=True, class_name="Linear"),
+        Node("model.layers.0.mlp.up", leaf=True, class_name="Linear"),
+    ]
+    added = set(Taps.parse("blocks").select(nodes)) - set(_chosen("blocks"))
+    assert added == {"model.layers.0.mlp.gate", "model.layers.0.moe.choose"}
+
+
 def test_words() -> None:
     """modules are all that can be called, leaves those without children, none is none."""
     assert len(_chosen("modules")) == 9

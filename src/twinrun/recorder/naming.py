@@ -78,7 +78,8 @@ def _walk(
     stands_for = core(module)
     leaf = not any(child is not None for child in stands_for._modules.values())
     filled = not leaf or bool(stands_for._parameters)
-    yield Node(path, leaf, listed and filled, isinstance(stands_for, _CONTAINERS)), module
+    container = isinstance(stands_for, _CONTAINERS)
+    yield Node(path, leaf, listed and filled, container, class_name(module)), module
     if held is not None:
         yield from _walk(held, path, listed, seen)
         children = {name: child for name, child in children.items() if child is not held}

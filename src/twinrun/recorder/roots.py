@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -125,7 +125,7 @@ def _below(taps: Taps, nodes: Iterable[Node], base: str) -> dict[str, Ports]:
     """What ``taps`` choose among the nodes at and below ``base``, by full path."""
     start = len(base) + 1 if base else 0
     below = [
-        Node(node.path[start:], node.leaf, node.repeated, node.container)
+        replace(node, path=node.path[start:])
         for node in nodes
         if node.path == base or not base or node.path.startswith(f"{base}.")
     ]

@@ -14,6 +14,9 @@ from fnmatch import fnmatchcase
 from twinrun.errors import UsageError
 
 WORDS = ("blocks", "modules", "leaves", "none")
+# A router makes a discrete choice, which rounding can tip: by its class, or by its name beside experts.
+_ROUTER_CLASS = ("router", "topk")
+_ROUTER_NAMES = ("gate", "router", "wg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +24,15 @@ class Node:
     """One module as taps see it: its path under the root, and what it holds.
 
     ``repeated``: it is an element of a ModuleList, Sequential or ModuleDict and has children or
-    parameters. ``container``: such a list itself, which is never called.
+    parameters. ``container``: such a list itself, which is never called. ``class_name``: that of what
+    a wrapper wraps.
     """
 
     path: str
     leaf: bool = False
     repeated: bool = False
     container: bool = False
+    class_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +119,10 @@ def _leaves(nodes: Sequence[Node]) -> list[str]:
 
 
 def _blocks(nodes: Sequence[Node]) -> list[str]:
-    """The root, the repeated blocks, and the direct children of blocks and of what holds them.
+    """The root, the repeated blocks, the direct children of blocks and of what holds them, and routers.
 
-    A repeated module inside a block (an expert, a layer of an MLP) is a detail of that block.
+    A repeated module inside a block (an expert, a layer of an MLP) is a detail of that block. What a
+    router chose is not: without it a choice that rounding tipped looks like a fault of its block.
     """
     blocks: set[str] = set()
     for node in nodes:
@@ -125,11 +131,27 @@ def _blocks(nodes: Sequence[Node]) -> list[str]:
     opened = {""} | blocks
     for block in blocks:
         opened.update(_ancestors(block))
+    routers = _routers(nodes)
     return [
         node.path
         for node in nodes
-        if not node.container and (node.path in opened or parent(node.path) in opened)
+        if not node.container
+        and (node.path in opened or parent(node.path) in opened or node.path in routers)
     ]
+
+
+def _routers(nodes: Sequence[Node]) -> set[str]:
+    """Modules that choose: by class, or called gate, router or wg beside something called experts."""
+    paths = {node.path for node in nodes}
+    return {
+        node.path
+        for node in nodes
+        if any(word in node.class_name.lower() for word in _ROUTER_CLASS)
+        or (
+            node.path.rpartition(".")[2] in _ROUTER_NAMES
+            and join(parent(node.path), "experts") in paths
+        )
+    }
 
 
 def _ancestors(path: str) -> list[str]:
