@@ -142,6 +142,7 @@ def _nodes(rank: int, size: int) -> dict[str, Any]:
     inside = [dist.new_group([0, 1]), dist.new_group([2, 3])][rank // 2]
     x = torch.full((5,), float(rank))
     with AllReduce() as every, AllReduce(inside) as near:
+        every(torch.ones(77))
         found = {
             "every": (every.plan(x).backend, every(x)[0].item()),
             "near": (near.plan(x).backend, near(x)[0].item()),
@@ -161,6 +162,8 @@ def test_groups_that_span_nodes(asked: str | None, level: str) -> None:
         assert row["near"] == ("shared_memory", 1.0 if rank < 2 else 5.0)
         assert "the group spans 2 nodes" in row["refused"]["shared_memory"]
         assert "the job spans 2 nodes" in row["off"]["symmetric"]
+    orders = [[each for each in row["log"] if "sums in its own order" in each[1]] for row in told]
+    assert [len(each) for each in orders] == [1, 0, 0, 0]
     decisions = [[each for each in row["log"] if "launch.in_node_only" in each[1]] for row in told]
     assert [len(each) for each in decisions] == [1, 0, 0, 0]
     assert decisions[0][0][0] == level and "one node only" in decisions[0][0][1]

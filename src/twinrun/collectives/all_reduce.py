@@ -151,11 +151,13 @@ class AllReduce:
         self._steps[key] = reducer, plan
         if plan.order == "library" and not self._told_order:
             self._told_order = True
-            logger("collectives").info(
-                "%s sums in its own order: no order was asked for (order=, --deterministic)",
-                plan.backend,
-            )
+            self._say_order(plan)
         return reducer, plan
+
+    def _say_order(self, plan: Plan) -> None:
+        if self._exchange.rank == 0:
+            text = "%s sums in its own order: no order was asked for (order=, --deterministic)"
+            logger("collectives").info(text, plan.backend)
 
     def _request(self, x: torch.Tensor, capturing: bool) -> Request:
         return Request(

@@ -23,13 +23,3 @@ def container(root: Path = Path("/")) -> Fact[str]:
         if word in groups:
             return Fact(word, "/proc/1/cgroup names it")
     return Fact("", "no container's mark was found")
-
-
-def own_pid_namespace(root: Path = Path("/")) -> Fact[bool]:
-    """Whether the process is alone with its container's: CUDA IPC needs ranks in one namespace."""
-    try:
-        lines = (root / "proc/self/status").read_text().splitlines()
-    except OSError:
-        return Fact(False, "/proc/self/status cannot be read")
-    told = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
-    return Fact(len(told) > 1, "NSpid of /proc/self/status")
