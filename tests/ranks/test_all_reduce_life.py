@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from world import run_ranks
 
+from twinrun.collectives import probe
 from twinrun.collectives.all_reduce import AllReduce
 from twinrun.collectives.exchange import Exchange
 from twinrun.errors import LaunchError, PeerError, UnavailableError, UsageError
@@ -71,6 +72,28 @@ def test_nothing_is_left_behind() -> None:
     """No name stays in /dev/shm and no file stays open, however often one is made and closed."""
     for names, files in run_ranks(2, _left_behind):
         assert names == [] and files <= 2
+
+
+def _peers(rank: int, size: int) -> list[str]:
+    """The copy itself needs GPUs: here it is counted."""
+    told = []
+
+    def copy(exchange: Exchange, device: torch.device) -> str | None:
+        told.append(str(device))
+        return exchange.first_trouble("bad copy" if rank == 1 else None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "_copy_and_check", copy)
+        exchange = Exchange(dist.group.WORLD)
+        for index in (0, 0, 1 if rank == 0 else 0, 0):
+            assert probe.peer_access(exchange, torch.device("cuda", index)) == "rank 1: bad copy"
+    return told
+
+
+def test_peer_access_is_tested_once_for_ranks_and_devices() -> None:
+    """A second AllReduce tests nothing, unless a rank of it has come with another device."""
+    first, second = run_ranks(2, _peers)
+    assert first == ["cuda:0", "cuda:1"] and second == ["cuda:0", "cuda:0"]
 
 
 def _late(rank: int, size: int) -> str:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import torch
+import torch.distributed as dist
 
 from twinrun.collectives.exchange import Exchange
+from twinrun.errors import UnavailableError
 from twinrun.topology.memory import leave_token, sees_token
 from twinrun.topology.node import split_unseen
 
+# By ranks and this rank's device: the default group that was there, and what the test told.
+_tested: dict[tuple[tuple[int, ...], str], tuple[object, str | None]] = {}
 # A page that no allocator hands out by chance with the right content.
 _PATTERN_ELEMENTS = 16 << 10
 
@@ -77,8 +81,19 @@ def peer_access(exchange: Exchange, device: torch.device) -> str | None:
     """What went wrong when every rank wrote into and read from every other's memory, or None.
 
     Some machines report peer access and corrupt what is copied (an IOMMU in the way), so the copy is
-    checked. All ranks call it at the same point; each holds 64 KiB a rank for a moment.
+    checked. All ranks call it at the same point; each holds 64 KiB a rank for a moment. Tested once
+    for these ranks on their devices; tested again where one of them has come with another device.
     """
+    key = (exchange.ranks, str(device))
+    world, told = _tested.get(key, (None, None))
+    known = world is not None and world is dist.group.WORLD
+    if not all(exchange.gather_json(known)):
+        told = _copy_and_check(exchange, device)
+        _tested[key] = (dist.group.WORLD, told)
+    return told
+
+
+def _copy_and_check(exchange: Exchange, device: torch.device) -> str | None:
     size, rank = exchange.size, exchange.rank
     board = torch.full((size, _PATTERN_ELEMENTS), -1, dtype=torch.int32, device=device)
     board[rank] = _pattern(rank, rank, device)
@@ -87,7 +102,8 @@ def peer_access(exchange: Exchange, device: torch.device) -> str | None:
     try:
         peers = _open_boards(exchange, board, device)
         trouble = _write_and_read(peers, rank, device)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, UnavailableError) as error:
+        # UnavailableError: a peer came with its own trouble instead of its handle.
         trouble = str(error).splitlines()[0]
     told = exchange.first_trouble(trouble)
     if told is None:
