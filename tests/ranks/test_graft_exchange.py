@@ -12,9 +12,10 @@ import torch
 from graft_jobs import Jobs, free_port, run_jobs
 
 from twinrun.errors import PeerError
-from twinrun.grafting.exchange import Exchange, PointFailed, Taken
+from twinrun.grafting.exchange import Exchange
 from twinrun.grafting.giving import Parcel
 from twinrun.grafting.point import Holding, Point, Rank
+from twinrun.grafting.receiving import PointFailed, Taken
 from twinrun.grafting.settings import Settings
 
 pytestmark = pytest.mark.ranks

@@ -13,6 +13,10 @@ from twinrun.grafting.ring import supported
 from twinrun.grafting.wire import Header, field
 
 
+class Unreachable(PeerError):
+    """A process has come to the meeting and cannot be connected to."""
+
+
 def host_identity() -> str:
     """Equal for processes that can reach each other's abstract sockets: one kernel, one network namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -74,7 +78,7 @@ def connect(
             host, port = field(record, "tcp", list, who)
             connected = socket.create_connection((str(host), int(port)), timeout=seconds)
     except (OSError, ValueError) as error:
-        raise PeerError(f"{who} has come to the meeting but cannot be reached: {error}") from None
+        raise Unreachable(f"{who} has come to the meeting but cannot be reached: {error}") from None
     connected.settimeout(None)
     return connected, local
 

@@ -7,21 +7,22 @@ import time
 from collections.abc import Callable
 
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.giving import Given, Parcel, Shelf, Want
+from twinrun.grafting.dispatch import Dispatch
+from twinrun.grafting.giving import Given, Parcel, Want
 from twinrun.grafting.ledger import Announcement, Ledger
 from twinrun.grafting.message import Message
 from twinrun.grafting.orders import Orders
-from twinrun.grafting.patience import Patience
+from twinrun.grafting.peer import Peer
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
 from twinrun.grafting.receiving import Taken, Taking
-from twinrun.grafting.roster import Peer, Roster
-from twinrun.grafting.settings import Settings
+from twinrun.grafting.roster import Roster
+from twinrun.grafting.settings import Settings, ended_mark
 from twinrun.grafting.taking import Stash
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
-_EVICT_S = 5.0
 _ASK_S = 1.0
+_LOOK_S = 0.5
 _OUTCOMES = 1024
 _END = 1 << 62
 
@@ -49,12 +50,13 @@ class Exchange:
         self.lock = threading.RLock()
         self._turn = threading.RLock()
         self._closed = False
-        self._shelf = Shelf(self.roster.buffer, self.ledger)
+        self.dispatch = Dispatch(self)
         self.stash = Stash(settings.buffer_bytes)
         self.orders = Orders(me, self.roster, self.ledger)
         self._numbers: dict[Holding, int] = {}
         self._current: dict[str, int] = {}
         self._step = -1
+        self._look_at = 0.0
         self.last = ""
         self.roster.start()
 
@@ -67,10 +69,12 @@ class Exchange:
             self._advance(point)
             with self.lock:
                 parcel = parcel_of(self._announce(point, holding))
-                orders = self._shelf.orders(parcel)
+                orders = self.dispatch.shelf.orders(parcel)
             if len(orders) < (self.roster.world(OTHER[self.me.role]) or _END):
-                self._keep(parcel, orders)
-            sent = [self._send(parcel, want) for want in orders.values() if want.boxes != ()]
+                self.dispatch.keep(parcel, orders)
+            sent = [
+                self.dispatch.send(parcel, want) for want in orders.values() if want.boxes != ()
+            ]
             channels = {peer.channel for peer in self.roster.others(OTHER[self.me.role])}
             return Given(sum(sent), len(sent), ", ".join(sorted(channels)) or "staged")
 
@@ -117,9 +121,13 @@ class Exchange:
             if self._closed:
                 return
             try:
-                if drain and self.failure is None and (self.roster.peers or self._shelf.kept):
+                if (
+                    drain
+                    and self.failure is None
+                    and (self.roster.peers or self.dispatch.shelf.kept)
+                ):
                     self._pass(_END)
-                    self._drain()
+                    self.dispatch.drain()
             except TwinrunError as error:
                 self.failed(error)
             self._closed = True
@@ -133,10 +141,26 @@ class Exchange:
 
     def alive(self) -> None:
         """Raise what ended the graft, once something has."""
+        now = time.monotonic()
+        if now > self._look_at and self.failure is None:
+            self._look_at = now + _LOOK_S
+            self._look_around()
         if self.failure is not None:
             raise self.failure
         if self._closed:
             raise PeerError("this graft is closed")
+
+    def _look_around(self) -> None:
+        """Whoever started both jobs leaves a file when the other one has ended."""
+        other = OTHER[self.me.role]
+        directory = self.settings.journal
+        if directory and not self.roster.others(other) and ended_mark(directory, other).exists():
+            self.failed(
+                PeerError(
+                    f"the {other} has ended and none of its ranks ever came",
+                    do=f"look at the {other}'s own output",
+                )
+            )
 
     # --- what the roster reports, on its threads -------------------------------------------
 
@@ -174,13 +198,12 @@ class Exchange:
                 self.orders.answer(peer, holding.name, number, (int(at[0]), int(at[1])))
             elif kind == "want":
                 want = Want.read(peer.rank, header)
-                self._serve_kept(peer, want)
-                self._sweep()
+                self.dispatch.serve(peer, want, self._step)
             elif kind == "step":
                 self.ledger.advance(
                     peer.rank, read(header, "step", int, who), read(header, "last", str, who)
                 )
-                self._sweep()
+                self.dispatch.sweep()
             elif kind == "where":
                 self.roster.tell(peer, {"t": "step", "step": self._step, "last": self.last})
             elif kind == "bye":
@@ -207,7 +230,7 @@ class Exchange:
         with self.lock:
             if peer.goodbye == "finished":
                 self.ledger.end(peer.rank, "has finished")
-                self._sweep()
+                self.dispatch.sweep()
                 return
             why = peer.goodbye or "died"
             self.ledger.end(peer.rank, why)
@@ -222,7 +245,7 @@ class Exchange:
 
     def _bye(self, peer: Peer, why: str) -> None:
         self.ledger.end(peer.rank, "has finished" if why == "finished" else why)
-        self._sweep()
+        self.dispatch.sweep()
         if why != "finished" and peer.rank.role != self.me.role:
             self.failed(PeerError(f"{peer.rank} left the graft: {why}"))
 
@@ -250,62 +273,6 @@ class Exchange:
             self.roster.tell_all(_announcement(point.at, number, holding))
         return number
 
-    def _send(self, parcel: Parcel, want: Want) -> int:
-        peer = self.roster.peers[want.receiver]
-        if peer.goodbye is not None or peer.gone_at:
-            return 0
-        message = parcel.message(want)
-        self.roster.outlet(peer).send(message)
-        return message.nbytes
-
-    def _keep(self, parcel: Parcel, orders: dict[Rank, Want]) -> None:
-        self._reserve(parcel.nbytes)
-        with self.lock:
-            # Orders that came while room was made are served from the shelf like later ones.
-            self._shelf.keep(parcel, list(orders))
-            for want in self._shelf.orders(parcel).values():
-                if want.receiver not in orders:
-                    outlet = self.roster.outlet(self.roster.peers[want.receiver])
-                    for late in self._shelf.order(want):
-                        outlet.send_later(late.message(want))
-            self._sweep()
-
-    def _serve_kept(self, peer: Peer, want: Want) -> None:
-        """Serve a new order from the shelf, and say that nothing older will come for it."""
-        outlet = self.roster.outlet(peer)
-        for parcel in self._shelf.order(want):
-            outlet.send_later(parcel.message(want))
-        peer.served += 1
-        if want.boxes != ():
-            outlet.send_later(Message({"s": self._step, "n": peer.served}))
-
-    def _reserve(self, nbytes: int) -> None:
-        patience = Patience(self.limit_s(), self.alive)
-        buffer = self.roster.buffer
-        while not buffer.take(nbytes):
-            if patience.waited_s > _EVICT_S and self._evict():
-                continue
-            if not patience.pause():
-                raise self.stalled(
-                    f"the staging buffer ({buffer.limit_bytes >> 20} MiB) is full and nobody takes from it",
-                    "raise --graft-buffer",
-                )
-
-    def _evict(self) -> bool:
-        with self.lock:
-            point = self._shelf.evict()
-        if point is None:
-            return False
-        why = f"{point} was dropped to make room: raise --graft-buffer above {self.roster.buffer.limit_bytes}"
-        self.roster.tell_all({"t": "late", "name": point.name, "why": why})
-        return True
-
-    def _sweep(self) -> None:
-        world = self.roster.world(OTHER[self.me.role])
-        self._shelf.sweep(
-            None if world is None else [Rank(OTHER[self.me.role], r) for r in range(world)]
-        )
-
     def _pass(self, step: int) -> None:
         self._step = step
         with self.lock:
@@ -314,20 +281,6 @@ class Exchange:
         for peer in self.roster.others(OTHER[self.me.role]):
             if peer.outlet is not None and peer.goodbye is None and not peer.gone_at:
                 peer.outlet.send(Message({"s": step, "n": peer.served}))
-
-    def _drain(self) -> None:
-        patience = Patience(self.limit_s(), self.alive)
-        while self._shelf.kept or self._sending() or (self.roster.serves and self._awaited()):
-            if not patience.pause():
-                raise self.stalled("values are left that nobody took", "look at the other run")
-
-    def _sending(self) -> bool:
-        others = self.roster.others(OTHER[self.me.role])
-        return any(p.outlet is not None and not p.outlet.drained() for p in others if not p.gone_at)
-
-    def _awaited(self) -> bool:
-        """Whether a rank has yet to come to the meeting that ends with this process."""
-        return any(self.roster.world(r) is not None and self.roster.missing(r) for r in OTHER)
 
     # --- waiting ---------------------------------------------------------------------------
 

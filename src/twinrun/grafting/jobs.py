@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from twinrun.errors import UsageError
-from twinrun.grafting.settings import Settings
+from twinrun.grafting.settings import Settings, ended_mark
 from twinrun.recorder.options import Options
 from twinrun.recorder.rundir import create_run, finish_run
 from twinrun.recorder.runner import environment
@@ -115,12 +115,24 @@ def _wait(
     while True:
         codes = [child.poll() for child in running]
         for at, code in enumerate(codes):
-            if code and at not in told:
-                told.add(at)
+            if code is None or at in told:
+                continue
+            told.add(at)
+            _tell_the_others(sides, at)
+            if code:
                 say(f"the {sides[at].settings.role} ended with {_ended(code)}")
         if all(code is not None for code in codes):
             return [code if code >= 0 else 128 - code for code in codes if code is not None]
         time.sleep(0.05)
+
+
+def _tell_the_others(sides: Sequence[Side], at: int) -> None:
+    """A job that waits for ranks of one that has ended would wait for the whole meeting timeout."""
+    for side in sides:
+        if side is not sides[at]:
+            directory = Path(side.settings.journal)
+            directory.mkdir(parents=True, exist_ok=True)
+            ended_mark(side.settings.journal, sides[at].settings.role).touch()
 
 
 def _ended(code: int) -> str:

@@ -28,6 +28,10 @@ _FDS = 8
 _SEND_BUFFER_BYTES = 4 << 20
 
 
+class HungUp(PeerError):
+    """The other end closed the connection."""
+
+
 class Link:
     """One end of a control connection. ``send`` from any thread, ``receive`` from one.
 
@@ -54,8 +58,10 @@ class Link:
                 if fd is not None:
                     sent = socket.send_fds(self.socket, [frame], [fd])
                 self.socket.sendall(frame[sent:])
-        except (OSError, TimeoutError) as error:
-            raise PeerError(f"{self.who} cannot be told: {error}") from None
+        except TimeoutError as error:
+            raise PeerError(f"{self.who} does not listen: {error}") from None
+        except OSError as error:
+            raise HungUp(f"{self.who} cannot be told: {error}") from None
 
     def receive(self) -> list[Header] | None:
         """The frames that have arrived; None once the peer has gone. Call when the socket is readable."""
@@ -118,6 +124,8 @@ def receive_one(link: Link, seconds: float) -> Header:
         if payload:
             raise PeerError(f"{link.who} sent a payload on a control connection")
         return decode_header(_exactly(link, size), link.who)
+    except ConnectionError as error:
+        raise HungUp(f"{link.who} hung up: {error}") from None
     except OSError as error:
         raise PeerError(f"{link.who} did not answer: {error or 'timed out'}") from None
     finally:
@@ -129,7 +137,7 @@ def _exactly(link: Link, nbytes: int) -> bytes:
     while len(received) < nbytes:
         chunk = link.socket.recv(nbytes - len(received))
         if not chunk:
-            raise PeerError(f"{link.who} hung up")
+            raise HungUp(f"{link.who} hung up")
         received += chunk
     return received
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinrun.grafting.ledger import Announcement, Ledger
+from twinrun.grafting.peer import Peer
 from twinrun.grafting.plan import Plan, Refusal, Side, Wait, make_plan, whole_values
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
-from twinrun.grafting.roster import Peer, Roster
+from twinrun.grafting.roster import Roster
 from twinrun.grafting.taking import castable
 from twinrun.recorder.dtypes import BY_NAME
 

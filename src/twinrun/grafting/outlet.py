@@ -80,22 +80,26 @@ class Outlet:
         self._timeout_s = timeout_s
         self._queue: deque[Staged] = deque()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        """held by the one thread that is writing a message"""
         self._pumping = False
         self._error: PeerError | None = None
 
     def send(self, message: Message) -> None:
         """Write ``message``, or copy what the peer does not take now; its tensors may change then."""
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            idle = not self._pumping
-        if idle:
-            rest = self._write(message.runs(), message.nbytes, may_stage=True)
-            if rest is not None:
-                self._enqueue(rest)
-        else:
+        if self._error is not None:
+            raise self._error
+        if self._queue or not self._writing.acquire(blocking=False):
             self._reserve(message.nbytes)
             self._enqueue(Staged(message.nbytes, message.runs()))
+            return
+        try:
+            rest = self._write(message.runs(), message.nbytes, may_stage=True)
+            if rest is not None:
+                # Before the pipe is let go of: nothing may come between the two halves.
+                self._enqueue(rest, first=True)
+        finally:
+            self._writing.release()
 
     def send_later(self, message: Message) -> None:
         """Stage ``message`` and return at once, whatever the buffer's limit (called off the main thread)."""
@@ -121,9 +125,12 @@ class Outlet:
                     do="raise --graft-buffer, or bring the two programs' orders closer together",
                 )
 
-    def _enqueue(self, staged: Staged) -> None:
+    def _enqueue(self, staged: Staged, *, first: bool = False) -> None:
         with self._lock:
-            self._queue.append(staged)
+            if first:
+                self._queue.appendleft(staged)
+            else:
+                self._queue.append(staged)
             if self._pumping:
                 return
             self._pumping = True
@@ -131,17 +138,16 @@ class Outlet:
 
     def _pump(self) -> None:
         while True:
-            with self._lock:
-                if not self._queue:
-                    self._pumping = False
-                    return
-                staged = self._queue[0]
-            try:
-                self._write(staged.runs(), staged.nbytes, may_stage=False)
-            except PeerError as error:
-                self._error = error
-            with self._lock:
-                self._queue.popleft()
+            with self._writing:
+                with self._lock:
+                    if not self._queue:
+                        self._pumping = False
+                        return
+                    staged = self._queue.popleft()
+                try:
+                    self._write(staged.runs(), staged.nbytes, may_stage=False)
+                except PeerError as error:
+                    self._error = error
             self._buffer.free(staged.nbytes)
 
     def _write(self, parts: Iterator[Run], nbytes: int, *, may_stage: bool) -> Staged | None:

@@ -12,9 +12,10 @@ from twinrun.errors import PeerError, TwinrunError
 from twinrun.grafting.ledger import Ledger
 from twinrun.grafting.orders import Order, Orders
 from twinrun.grafting.patience import Patience
+from twinrun.grafting.peer import Peer
 from twinrun.grafting.plan import Refusal, Wait
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
-from twinrun.grafting.roster import Peer, Roster
+from twinrun.grafting.roster import Roster
 from twinrun.grafting.taking import Assembly, Stash, read_whole
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read

@@ -7,19 +7,19 @@ import selectors
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from twinrun import __version__
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.endpoint import Endpoint, connect, rings
+from twinrun.grafting.endpoint import Endpoint, Unreachable, connect, rings
 from twinrun.grafting.inlet import Inlet
-from twinrun.grafting.link import Link, check_token, receive_one, same_user
+from twinrun.grafting.link import HungUp, Link, check_token, receive_one, same_user
 from twinrun.grafting.meeting import Meeting
 from twinrun.grafting.outlet import Buffer, Outlet, Pipe
-from twinrun.grafting.point import OTHER, ROLES, Rank
+from twinrun.grafting.peer import Listener, Peer, check_greeting
+from twinrun.grafting.point import OTHER, Rank
 from twinrun.grafting.ring import Ring
-from twinrun.grafting.settings import Settings, difference
+from twinrun.grafting.settings import Settings
 from twinrun.grafting.stream import Stream
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
@@ -28,51 +28,6 @@ _GREETING_S = 15.0
 _JOIN_S = 12.0
 _SETTLE_S = 0.1
 """How long after a peer's death its last bytes may still be on their way."""
-
-
-@dataclass
-class Peer:
-    """One other process: its control connection and the two pipes."""
-
-    rank: Rank
-    record: Header
-    link: Link
-    local: bool
-    inlet: Inlet | None = None
-    outlet: Outlet | None = None
-    passed: int = -1
-    """the step that its pipe to us has reached"""
-    asked: int = 0
-    """orders that we sent it"""
-    answered: int = 0
-    """of those, the ones it had served when its pipe reached ``passed``"""
-    served: int = 0
-    """orders of its own that we have served"""
-    gone_at: float = 0.0
-    goodbye: str | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def channel(self) -> str:
-        """What tensors travel over, and why it is not a ring where it is none."""
-        reason = rings(self.local)
-        return "shared memory" if reason is None else f"tcp ({reason})"
-
-
-class Listener(Protocol):
-    """Who hears what the roster learns; called on its threads."""
-
-    def joined(self, peer: Peer) -> None: ...
-
-    def heard(self, peer: Peer, header: Header) -> None: ...
-
-    def left(self, peer: Peer) -> None: ...
-
-    def missed(self, rank: Rank) -> None: ...
-
-    def failed(self, error: TwinrunError) -> None: ...
-
-    def alive(self) -> None: ...
 
 
 class Roster:
@@ -217,13 +172,13 @@ class Roster:
             raise
         try:
             connected, local = connect(record, self._record, str(rank))
-        except PeerError:
+            link = Link(connected, str(rank))
+            link.send({**self._record, "token": self._token})
+            answer = receive_one(link, _GREETING_S)
+        except (Unreachable, HungUp):
             self.left_early.add(rank)
             self._listener.missed(rank)
             return
-        link = Link(connected, str(rank))
-        link.send({**self._record, "token": self._token})
-        answer = receive_one(link, _GREETING_S)
         if answer.get("t") == "refuse":
             raise PeerError(f"{rank} refuses: {read(answer, 'why', str)}")
         check_token(answer, self._token, str(rank))
@@ -239,34 +194,12 @@ class Roster:
 
     def _check_record(self, record: Header) -> Rank:
         """The rank behind a greeting; PeerError when the two cannot take part in one graft."""
-        role, number = read(record, "role", str), read(record, "rank", int)
-        world = read(record, "world", int)
-        rank = Rank(role, number)
-        if role not in ROLES or not 0 <= number < world:
-            raise PeerError(f"{rank} of {world} makes no sense")
+        rank = check_greeting(record, self.settings, self.me, self.worlds, self.announced)
         if rank == self.me or rank in self.peers:
             raise PeerError(
                 f"two processes claim to be {rank}",
-                do=f"start one job as --graft-role {role} and the other as {OTHER[role]}, "
+                do=f"start one job as --graft-role {rank.role} and the other as {OTHER[rank.role]}, "
                 "and only one program in each",
-            )
-        if self.worlds.setdefault(role, world) != world:
-            raise PeerError(
-                f"{rank} counts {world} ranks on its side, others count {self.worlds[role]}"
-            )
-        if self.announced.get(role, world) != world:
-            raise PeerError(
-                f"the {role} has {world} ranks, but {self.announced[role]} were announced",
-                do=f"give --graft-{role}-ranks {world}",
-            )
-        differs = difference(
-            self.settings.compared(), read(record, "settings", dict), str(self.me), str(rank)
-        )
-        if differs:
-            raise PeerError(
-                "the two sides were started with other settings",
-                seen=differs,
-                do="give both the same",
             )
         return rank
 

@@ -19,6 +19,8 @@ from twinrun.recorder.roots import Root
 from twinrun.recorder.scene import OpenCall
 from twinrun.recorder.scope import current_tags
 
+_PLAIN = frozenset({type(None), bool, int, float, str})
+
 
 class Seam:
     """Puts what passes a program's boundaries through a session; ``install`` is undone by ``remove``."""
@@ -28,6 +30,7 @@ class Seam:
         self.recorder = recorder
         self._roots: dict[int, Root] = {}
         self._silent: set[tuple[str, str]] = set()
+        self._quiet_inputs: dict[str, tuple[list[bool], set[str]]] = {}
         self._optimizer: Any = None
         self._step = -1
 
@@ -50,15 +53,46 @@ class Seam:
 
     def intercept(self, call: OpenCall, phase: str, tree: Any) -> Any:
         """The seam's interceptor: inputs are (positional, keyword), outputs any value."""
+        entry = call.entry
+        if phase == "output":
+            if isinstance(tree, torch.Tensor) and (entry.module, "output") in self._silent:
+                return tree
+        elif call.call == self._step and self._quiet(entry.module, *tree):
+            return tree
         with self.session.guarding():
             if phase == "output":
                 return rebuild(
                     tree, "output", lambda port, value: self._value(call, port, value, "output")
                 )
-            if call.call != self._step or id(call.entry.root) not in self._roots:
-                self._enter(call.entry.root, call)
+            if call.call != self._step or id(entry.root) not in self._roots:
+                self._enter(entry.root, call)
             return self._inputs(call, tree)
         return tree
+
+    def _quiet(self, module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether every input is known to be none that a filter takes; decided by dict look-ups only."""
+        known = self._quiet_inputs.get(module)
+        if known is None or len(args) > len(known[0]):
+            return False
+        for value, silent in zip(args, known[0], strict=False):
+            if not (silent if isinstance(value, torch.Tensor) else value is None):
+                return False
+        for name, value in kwargs.items():
+            if not (name in known[1] if isinstance(value, torch.Tensor) else type(value) in _PLAIN):
+                return False
+        return True
+
+    def _learn(self, call: OpenCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """After a look at every input of a module: which of its arguments no filter takes."""
+        module, names = call.entry.module, call.entry.arguments
+        places = [names[at] if at < len(names) else str(at) for at in range(len(args))]
+        silent = [(module, f"input.{name}") in self._silent for name in places]
+        held = {name for name in kwargs if (module, f"input.{name}") in self._silent}
+        before = self._quiet_inputs.get(module, ([], set()))
+        self._quiet_inputs[module] = (
+            silent if len(silent) >= len(before[0]) else before[0],
+            held | before[1],
+        )
 
     def _inputs(self, call: OpenCall, tree: Any) -> Any:
         args, kwargs = tree
@@ -74,6 +108,7 @@ class Seam:
             if new is not value:
                 new_args = list(args) if new_args is None else new_args
                 new_args[at] = new
+        self._learn(call, args, kwargs)
         changed = {}
         for name, value in kwargs.items():
             new = rebuild(value, f"input.{name}", visit)

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twinrun.env import Origin
@@ -128,6 +129,11 @@ _VARIABLES: dict[str, Any] = {
     "gradient": V.GRAFT_GRADIENT,
     "journal": V.GRAFT_JOURNAL,
 }
+
+
+def ended_mark(journal: str, role: str) -> Path:
+    """The file by which whoever started both jobs tells one that the other has ended."""
+    return Path(journal) / f"ended-{role}"
 
 
 def split_address(address: str) -> tuple[str, int]:
