@@ -222,6 +222,49 @@ def test_without_a_layout_the_point_is_left_alone_and_counted() -> None:
     assert "--graft-dims 'x=" in told["target", 0]["reasons"][0]
 
 
+def half_taken(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, **options, b2t="*", journal=str(out / "graft"))
+    x = value(0, 2, 4) if rank == 0 else value(0, 2, 3)
+    assert (tr.graft("x", x) is x) is (role == "baseline" or rank == 1)
+    return end()
+
+
+def test_a_point_that_some_took_and_others_did_not_is_mixed(tmp_path: Path) -> None:
+    """The account over all processes names the point; a contained failure makes the exit code 3."""
+    from twinrun.grafting.account import read_account
+
+    run_jobs(half_taken, 1, 2, out=tmp_path)
+    account = read_account([tmp_path])
+    assert account.mixed == ["step 0  x"] and account.contained
+    assert (account.processes, account.received, account.failed) == (3, 1, 1)
+
+
+def cast(role: str, rank: int, world: int, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, **options, b2t="*")
+    dtypes = (torch.float8_e4m3fn, torch.int64, torch.bool, torch.complex64, torch.bfloat16)
+    for dtype in dtypes:
+        x = (value(5) * 4).to(dtype)
+        mine = x if role == "baseline" else torch.zeros_like(x)
+        assert torch.equal(tr.graft(str(dtype), mine).view(torch.uint8), x.view(torch.uint8))
+    empty = torch.empty(0, 3)
+    assert tr.graft("empty", empty).shape == (0, 3)
+    assert tr.graft("scalar", torch.tensor(7.0 if role == "baseline" else 8.0)).item() == 7.0
+    strided = value(6, 4, 6).t() if role == "baseline" else torch.zeros(4, 6).t()
+    assert torch.equal(tr.graft("strided", strided), value(6, 4, 6).t())
+    wrong = torch.zeros(3, dtype=torch.float32 if role == "baseline" else torch.int32)
+    assert tr.graft("wrong", wrong) is wrong
+    tr.graft("text", "no tensor" if role == "baseline" else "here")
+    return end()
+
+
+def test_every_dtype_and_shape_goes_through_or_is_refused() -> None:
+    """float8, integers, bool, complex, 0-dim, empty and strided tensors; float for integer and plain text refused."""
+    told = run_jobs(cast)["target", 0]
+    assert told["received"] == 8 and told["failed"] == 2 and told["ended"] == ""
+    assert "cannot stand in for int32" in told["reasons"][0]
+    assert "needs a --transform" in told["reasons"][1]
+
+
 # --- dumps and boundaries ------------------------------------------------------------------
 
 

@@ -24,6 +24,9 @@ from twinrun.recorder.dtypes import NAMES
 from twinrun.recorder.payload import look
 from twinrun.recorder.rank import standing
 
+Held = tuple[Holding, torch.Tensor | None]
+"""How a rank holds a value, and its own memory where it is a tensor."""
+
 
 class Passage:
     """What a session does with the values of one rank, once the other end is there."""
@@ -71,7 +74,7 @@ class Passage:
         world = standing().world_size
         return {WORLD: (self._me.rank, world)} if world > 1 else {}
 
-    def _held(self, site: Site, value: Any) -> tuple[Holding, torch.Tensor | None]:
+    def held(self, site: Site, value: Any) -> Held:
         """How this rank holds ``value``, and its own memory where it is a tensor."""
         if not isinstance(value, torch.Tensor):
             return replace(
@@ -85,14 +88,20 @@ class Passage:
         shape = tuple(seen.shape)
         return self._holding(site, dims, mesh, shape, NAMES[seen.dtype]), seen.tensor
 
-    def give(self, site: Site, point: Point, direction: str, value: Any, extras: Any) -> None:
-        holding, tensor = self._held(site, value)
+    def give(
+        self, site: Site, point: Point, direction: str, value: Any, held: Held, extras: Any
+    ) -> None:
+        """Send a value with its extras; what it says is written down."""
+        holding, tensor = held
         host = None if tensor is None else on_host(tensor)
-        trees, beside = encode_value(
-            [None if tensor is not None else value, extras], torch.is_tensor
-        )
-        plain, told = trees["l"]
-        carried = tuple(on_host(look(t).tensor).contiguous() for t in beside)
+        plain = told = None
+        carried: tuple[torch.Tensor, ...] = ()
+        if tensor is None or extras is not None:
+            trees, beside = encode_value(
+                [None if tensor is not None else value, extras], torch.is_tensor
+            )
+            plain, told = trees["l"]
+            carried = tuple(on_host(look(t).tensor).contiguous() for t in beside)
         source = self._source()
         given = source.give(
             point, holding, lambda number: Parcel(point, number, host, plain, told, carried)
@@ -109,8 +118,9 @@ class Passage:
         stats = {"abs_max": abs_max(host)} if self._journal.full and host is not None else {}
         self._journal.note_sent(point, direction, facts, stats)
 
-    def take(self, site: Site, point: Point, direction: str, value: Any) -> Any:
-        holding, tensor = self._held(site, value)
+    def take(self, site: Site, point: Point, direction: str, value: Any, held: Held) -> Any:
+        """The other run's value in the place of ``value``; a DTensor's comes as its local tensor."""
+        holding, tensor = held
         transform = self._transforms.of(site.name)
         taken = self._source().take(point, holding, whole=transform is not None)
         if transform is None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from twinrun.errors import PeerError
 from twinrun.grafting.wire import field
+from twinrun.recorder.dtypes import BY_NAME
 
 BASELINE, TARGET = "baseline", "target"
 ROLES = (BASELINE, TARGET)
@@ -85,13 +86,16 @@ class Holding:
             raise PeerError(
                 f"{who} sent a shape or mesh that makes no sense", seen=repr(body)[:120]
             )
+        kind, dtype = field(body, "kind", str, who), field(body, "dtype", str, who)
+        if kind != "value" and dtype not in BY_NAME:
+            raise PeerError(f"{who} holds a dtype that this torch does not know", seen=dtype[:40])
         return cls(
             name=field(body, "name", str, who),
             dims=field(body, "dims", str, who),
             mesh=tuple((axis, at, size) for axis, at, size in mesh),
             shape=tuple(shape),
-            dtype=field(body, "dtype", str, who),
-            kind=field(body, "kind", str, who),
+            dtype=dtype,
+            kind=kind,
         )
 
     def coordinates(self) -> dict[str, tuple[int, int]]:

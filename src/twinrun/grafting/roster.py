@@ -239,8 +239,8 @@ class Roster:
             frames = who.link.receive()
             for frame in frames or ():
                 self._dispatch(who, frame)
-        except TwinrunError as error:
-            self._drop(who, f"sent something wrong ({error.summary})")
+        except (TwinrunError, ValueError, TypeError, LookupError, OverflowError) as error:
+            self._drop(who, f"sent something wrong ({getattr(error, 'summary', repr(error))})")
             return
         if frames is None:
             self._drop(who, "died")

@@ -186,11 +186,12 @@ class Session:
     ) -> tuple[bool, Any]:
         try:
             passage = self.start()
+            held = passage.held(site, value)
             with unseen():
                 if SENDER[direction] == self.settings.role:
-                    passage.give(site, point, direction, value, extras)
+                    passage.give(site, point, direction, value, held, extras)
                     return False, value
-                new = passage.take(site, point, direction, value)
+                new = passage.take(site, point, direction, value, held)
             return True, dressed(new, value)
         except PointFailed as error:
             self._fail(point, direction, error)
