@@ -10,6 +10,7 @@ from twinrun.comparison.infer import infer
 from twinrun.comparison.inference import NoFit
 from twinrun.comparison.layouts import Layouts
 from twinrun.comparison.logical import Logical, of_tensor
+from twinrun.comparison.matched import matched
 from twinrun.comparison.measure import Assessed, Ruler, worst_of
 from twinrun.comparison.outcome import Broken, Outcome
 from twinrun.comparison.pairing import Pair
@@ -71,16 +72,17 @@ class Examiner:
         outcome.inferred = _inferred_text(one, two)
         outcome.broken = _broken(one, two)
         outcome.floor = ruler.nominal(one.groups[0], two.groups[0])
-        pairs = _paired_groups(one, two, outcome)
+        pairs = _paired_groups(one, two)
         assessed = [ruler.assess(a, b) for a, b in pairs]
         _note(outcome, assessed[worst_of(assessed)])
-        assessed += [
-            ruler.assess(pairs[at][0], b) for at, _, b in two.alternatives() if at < len(pairs)
-        ]
-        assessed += [
-            ruler.assess(a, pairs[at][1]) for at, _, a in one.alternatives() if at < len(pairs)
-        ]
+        for at, _, b in two.alternatives():
+            if at < len(pairs):
+                assessed.append(ruler.assess(*_facing(one, two, one.groups[at], b)))
+        for at, _, a in one.alternatives():
+            if at < len(pairs):
+                assessed.append(ruler.assess(*_facing(one, two, a, two.groups[at])))
         _take(outcome, assessed[worst_of(assessed)])
+        _hold_back(outcome, one, two)
         if one.sums or two.sums:
             _try_sums(outcome, one, two, ruler)
 
@@ -107,15 +109,28 @@ def _operand(held: Held) -> Operand:
     )
 
 
-def _paired_groups(one: Side, two: Side, outcome: Outcome) -> list[tuple[Logical, Logical]]:
-    """Sample groups side by side; where one run has fewer, the others are named as not compared."""
-    count = min(len(one.groups), len(two.groups))
-    if len(one.groups) != len(two.groups):
-        outcome.notes += (
-            f"{len(one.groups)} data groups against {len(two.groups)}: the first {count} compared",
-        )
-    pairs = zip(one.groups[:count], two.groups[:count], strict=True)
-    return [_same_shape(a, b) for a, b in pairs]
+def _paired_groups(one: Side, two: Side) -> list[tuple[Logical, Logical]]:
+    """Sample groups side by side, as far as both runs have them."""
+    return [_facing(one, two, a, b) for a, b in zip(one.groups, two.groups, strict=False)]
+
+
+def _facing(one: Side, two: Side, a: Logical, b: Logical) -> tuple[Logical, Logical]:
+    """Two groups seen in one order of dims, where both sides' dims are stated."""
+    if one.inferred or two.inferred:
+        return _same_shape(a, b)
+    return _same_shape(*matched(a, one.dims, b, two.dims))
+
+
+def _hold_back(outcome: Outcome, one: Side, two: Side) -> None:
+    """Samples that only one run has were held against nothing: such a point cannot agree."""
+    counts = len(one.groups), len(two.groups)
+    if counts[0] == counts[1]:
+        return
+    outcome.notes += (
+        f"{counts[0]} data groups against {counts[1]}: only the first {min(counts)} compared",
+    )
+    if outcome.measured in ("equal", "close"):
+        outcome.measured, outcome.reason = "undecided", "layout"
 
 
 def _same_shape(a: Logical, b: Logical) -> tuple[Logical, Logical]:

@@ -68,8 +68,13 @@ def _told(found: ReplicaDifference) -> str:
     return (
         f"ranks {one} and {two} should hold the same values: {found.differing:,} of "
         f"{found.elements:,} elements differ, the worst at {list(found.index)} "
-        f"({found.values[0]} against {found.values[1]})"
+        f"({_short(found.values[0])} against {_short(found.values[1])})"
     )
+
+
+def _short(value: object) -> str:
+    """Seven digits tell two float32 values apart; other types are whole."""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
 def _nonfinite(

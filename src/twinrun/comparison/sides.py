@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 from twinrun.comparison.points import Points, mesh_text
 from twinrun.comparison.result import Side
+from twinrun.recorder.record import Record
 
 
 def side_of(points: Points) -> Side:
     """The run behind these points, after steps were skipped."""
     view = points.view
     run = view.run
-    sizes = {axis: size for process in view.processes for axis, (_, size) in process.mesh.items()}
+    meshes = [process.mesh for process in view.processes] + [r.mesh for r in _first_of_each(points)]
+    sizes = {axis: size for mesh in meshes for axis, (_, size) in mesh.items() if size > 1}
     versions = {"twinrun": run.twinrun} if run.twinrun else {}
     for process in view.processes:
         versions.setdefault("torch", process.torch)
@@ -30,6 +32,15 @@ def side_of(points: Points) -> Side:
         complete=run.complete,
         problems=tuple(run.problems),
     )
+
+
+def _first_of_each(points: Points) -> Iterator[Record]:
+    """One record a process: where the mesh is known from the model, not from the process."""
+    seen: set[int] = set()
+    for record in points.view.records:
+        if record.mesh and record.process not in seen:
+            seen.add(record.process)
+            yield record
 
 
 def problems_of_side(name: str, points: Points) -> Iterator[str]:
