@@ -26,6 +26,7 @@ from twinrun.comparison.roots import renaming
 from twinrun.comparison.rules import RuleSet
 from twinrun.comparison.settings import Settings, settle
 from twinrun.comparison.sides import problems_of_side, side_of
+from twinrun.comparison.ties import settle_ties
 from twinrun.comparison.view import View
 from twinrun.errors import UsageError
 from twinrun.recorder.reader import open_capture
@@ -102,6 +103,7 @@ class _Comparison:
         """Examine every pair, then settle what depends on several."""
         outcomes = self._outcomes()
         heal(outcomes, *self.runs)
+        settle_ties(outcomes, self.runs, self.layouts)
         for outcome in outcomes:
             refused = outcome.final not in (*AGREEING, "unreadable")
             if refused and self.settings.allows(outcome.name):

@@ -175,10 +175,27 @@ def _summary(result: Result) -> Iterable[Field]:
             "a second good run (--noise DIR) measures what rounding does there"
         )
         yield Field.of("undecided", told, tone="unsure")
+    choices = [row for row in result.rows if row.reason == "tie" and _is_choice(row)]
+    if choices:
+        yield Field.of("ties", _tied(choices), tone="unsure")
     if result.first is not None:
         yield Field.of("what follows", _following(result, result.first))
     if result.verdict != "agree":
         yield Field.of("points", _tally(result))
+
+
+def _is_choice(row: Row) -> bool:
+    return row.floor is not None and row.floor.kind == "exact"
+
+
+def _tied(choices: Sequence[Row]) -> str:
+    """Choices that fell otherwise between scores that do not differ beyond rounding."""
+    others = f" and {counted(len(choices) - 1, 'more point')}" if len(choices) > 1 else ""
+    return (
+        f"at {choices[0].point}{others} the runs chose otherwise between scores that rounding cannot "
+        "tell apart; what follows from that is undecided: a second good run (--noise DIR) shows "
+        "how far it may go"
+    )
 
 
 def _following(result: Result, first: Divergence) -> str:
