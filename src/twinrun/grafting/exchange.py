@@ -12,6 +12,7 @@ from twinrun.grafting.giving import Given, Parcel, Want
 from twinrun.grafting.ledger import Announcement, Ledger
 from twinrun.grafting.message import Message
 from twinrun.grafting.orders import Orders
+from twinrun.grafting.outcomes import Outcomes
 from twinrun.grafting.peer import Peer
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
 from twinrun.grafting.receiving import Taken, Taking
@@ -23,7 +24,6 @@ from twinrun.grafting.wire import field as read
 
 _ASK_S = 1.0
 _LOOK_S = 0.5
-_OUTCOMES = 1024
 _END = 1 << 62
 
 
@@ -46,7 +46,7 @@ class Exchange:
         self.roster = Roster(settings, me, world, self)
         self.failure: TwinrunError | None = None
         self._mixed = mixed
-        self._outcomes: dict[Point, tuple[Rank, str] | None] = {}
+        self._outcomes = Outcomes()
         self.lock = threading.RLock()
         self._turn = threading.RLock()
         self._closed = False
@@ -250,18 +250,9 @@ class Exchange:
             self.failed(PeerError(f"{peer.rank} left the graft: {why}"))
 
     def _outcome(self, point: Point, failure: tuple[Rank, str] | None) -> None:
-        """Note that a rank of this job took ``point`` (None) or did not; told once when both happened."""
-        with self.lock:
-            if point not in self._outcomes:
-                self._outcomes[point] = failure
-                if len(self._outcomes) > _OUTCOMES:
-                    del self._outcomes[next(iter(self._outcomes))]
-                return
-            before = self._outcomes[point]
-            if (before is None) == (failure is None):
-                return
-        rank, why = before or failure or (self.me, "")
-        self._mixed(point, f"some ranks took it, {rank} did not: {why}")
+        text = self._outcomes.add(point, failure)
+        if text:
+            self._mixed(point, text)
 
     # --- sending ---------------------------------------------------------------------------
 

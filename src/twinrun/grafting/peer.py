@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.endpoint import rings
+from twinrun.grafting.endpoint import connect, rings
 from twinrun.grafting.inlet import Inlet
 from twinrun.grafting.link import Link
 from twinrun.grafting.outlet import Outlet
@@ -93,3 +94,12 @@ def check_greeting(
             "the two sides were started with other settings", seen=differs, do="give both the same"
         )
     return rank
+
+
+def refuse(record: Header, mine: Header, token: str, error: PeerError) -> None:
+    """Tell one who came before why the two cannot take part in one graft."""
+    with contextlib.suppress(PeerError, OSError):
+        connected, _ = connect(record, mine, "an earlier visitor")
+        link = Link(connected, "an earlier visitor")
+        link.send({"t": "refuse", "why": str(error), "token": token})
+        link.close()

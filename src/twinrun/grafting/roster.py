@@ -16,7 +16,7 @@ from twinrun.grafting.inlet import Inlet
 from twinrun.grafting.link import HungUp, Link, check_token, receive_one, same_user
 from twinrun.grafting.meeting import Meeting
 from twinrun.grafting.outlet import Buffer, Outlet, Pipe
-from twinrun.grafting.peer import Listener, Peer, check_greeting
+from twinrun.grafting.peer import Listener, Peer, check_greeting, refuse
 from twinrun.grafting.point import OTHER, Rank
 from twinrun.grafting.ring import Ring
 from twinrun.grafting.settings import Settings
@@ -78,10 +78,9 @@ class Roster:
             return f"no {role} rank has come to {self.settings.address}"
         came = {*self.peers, *self.left_early, self.me}
         absent = [r for r in range(world) if Rank(role, r) not in came]
-        named = f"{role} rank{'s' if len(absent) != 1 else ''} {', '.join(map(str, absent))}"
-        return (
-            f"{named} of {world} {'have' if len(absent) != 1 else 'has'} not come" if absent else ""
-        )
+        many = len(absent) != 1
+        named = f"{role} rank{'s' if many else ''} {', '.join(map(str, absent))}"
+        return f"{named} of {world} {'have' if many else 'has'} not come" if absent else ""
 
     def tell(self, peer: Peer, header: Header) -> None:
         """Send a control message; one that cannot be sent means that the peer is going."""
@@ -168,7 +167,7 @@ class Roster:
         try:
             rank = self._check_record(record)
         except PeerError as error:
-            self._refuse(record, error)
+            refuse(record, self._record, self._token, error)
             raise
         try:
             connected, local = connect(record, self._record, str(rank))
@@ -183,14 +182,6 @@ class Roster:
             raise PeerError(f"{rank} refuses: {read(answer, 'why', str)}")
         check_token(answer, self._token, str(rank))
         self._adopt(Peer(rank, answer, link, local))
-
-    def _refuse(self, record: Header, error: PeerError) -> None:
-        """Tell one who came before why the two cannot take part in one graft."""
-        with contextlib.suppress(PeerError, OSError):
-            connected, _ = connect(record, self._record, "an earlier visitor")
-            link = Link(connected, "an earlier visitor")
-            link.send({"t": "refuse", "why": str(error), "token": self._token})
-            link.close()
 
     def _check_record(self, record: Header) -> Rank:
         """The rank behind a greeting; PeerError when the two cannot take part in one graft."""
@@ -213,19 +204,19 @@ class Roster:
 
     # --- serving ---------------------------------------------------------------------------
 
+    def _ended(self) -> bool:
+        return self._closed
+
     def _serve(self) -> None:
-        while self._open():
+        while not self._ended():
             try:
                 for key, _ in self._selector.select(0.5):
                     self._ready(key.fileobj, key.data)
             except (OSError, ValueError, KeyError):
-                if not self._open():
+                if self._ended():
                     return
             except TwinrunError as error:
                 self._listener.failed(error)
-
-    def _open(self) -> bool:
-        return not self._closed
 
     def _ready(self, ready: Any, who: Any) -> None:
         if who is None:
