@@ -202,8 +202,6 @@ class Roster:
             self._listener.joined(peer)
         self._selector.register(peer.link.socket, selectors.EVENT_READ, peer)
 
-    # --- serving ---------------------------------------------------------------------------
-
     def _ended(self) -> bool:
         return self._closed
 
