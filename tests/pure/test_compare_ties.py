@@ -217,6 +217,9 @@ def with_experts(tipped: bool, change: Change | None = None) -> MemoryRun:
         "mlp.gate:output.0": held["mlp.gate:output.0"],
         "mlp.gate:output.1": held["mlp.gate:output.1"],
         "mlp.experts:input.index": held["mlp.gate:output.1"],
+        "mlp.experts.act:output": held["mlp:output"].view(ROWS, WIDTH)[
+            held["mlp.gate:output.1"][:, 0].argsort(stable=True)
+        ],
         "mlp.experts:output": held["mlp:output"].view(ROWS, WIDTH).clone(),
         "mlp:output": held["mlp:output"],
     }
@@ -227,8 +230,9 @@ def with_experts(tipped: bool, change: Change | None = None) -> MemoryRun:
         {"begun": 2, "order": 3, "parents": (0,)},
         {"begun": 2, "order": 4, "parents": (0,)},
         {"begun": 5, "order": 6, "sources": (2,)},
-        {"begun": 5, "order": 7, "parents": (3,)},
-        {"begun": 0, "order": 8, "parents": (0, 1, 2, 4)},
+        {"begun": 7, "order": 8, "parents": (3,)},
+        {"begun": 5, "order": 9, "parents": (3, 4)},
+        {"begun": 0, "order": 10, "parents": (0, 1, 2, 5)},
     )
     run = MemoryRun()
     for (name, tensor), call in zip(tensors.items(), calls, strict=True):
@@ -247,6 +251,8 @@ def test_experts_are_followed_by_what_they_were_called_with(wrong: str) -> None:
     rows = compare(with_experts(False), with_experts(True, change)).rows
     said = {row.name: (row.verdict, row.reason) for row in rows}
     assert said["mlp.experts:input.index"] == ("undecided", "tie")
+    inside = ("differs", "") if wrong == "mlp.experts:output" else ("undecided", "tie")
+    assert said["mlp.experts.act:output"] == inside
     for name in ("mlp.experts:output", "mlp:output"):
         assert said[name] == (("differs", "") if name == wrong else ("undecided", "tie"))
 

@@ -28,6 +28,7 @@ class Kin:
         self._by_member: dict[int, Outcome] = {}
         self._by_number: tuple[dict[tuple[int, int], Outcome], ...] = ({}, {})
         self._outputs: dict[Call, list[Outcome]] = defaultdict(list)
+        self._by_process: dict[int, list[Outcome]] = defaultdict(list)
         for outcome in outcomes:
             self._enter(outcome)
 
@@ -38,12 +39,27 @@ class Kin:
                 self._by_number[side][record.process, record.number] = outcome
                 if side == 0:
                     self._by_member[at] = outcome
+        if outcome.pair.baseline:
+            self._by_process[outcome.record.process].append(outcome)
         if outcome.pair.baseline and outcome.record.role == "output":
             self._outputs[call_of(outcome)].append(outcome)
 
+    def outputs(self, call: Call) -> list[Outcome]:
+        """What a call gave back."""
+        return self._outputs.get(call, [])
+
     def siblings(self, outcome: Outcome) -> list[Outcome]:
         """The other outputs of its call."""
-        return [one for one in self._outputs[call_of(outcome)] if one is not outcome]
+        return [one for one in self.outputs(call_of(outcome)) if one is not outcome]
+
+    def inside(self, call: Call) -> list[Outcome]:
+        """Points that were recorded while this call ran, without its own; its outputs are recorded."""
+        end = max(one.record.order for one in self._outputs[call])
+        return [
+            one
+            for one in self._by_process[call[0]]
+            if one.record.begun > call[2] and one.record.order < end
+        ]
 
     def around(self, outcome: Outcome) -> list[Outcome]:
         """The outputs of the nearest recorded module around it."""

@@ -77,6 +77,8 @@ class _Ties:
                 self._look(outcome)
             if self._reached(outcome):
                 self._touched.add(id(outcome))
+        for call in self._called:
+            self._dispatch(call)
 
     def _look(self, outcome: Outcome) -> None:
         rows = self._rows_behind(outcome)
@@ -157,6 +159,21 @@ class _Ties:
                 self._called[call_of(outcome)] = (self._chosen[id(one)], call_of(one))
             return True
         return False
+
+    def _dispatch(self, call: Call) -> None:
+        """Inside a module that was given the choice rows stand by expert, so that all of them may move.
+
+        What it gave back tells: where that does not differ beside the tipped rows, nothing inside did.
+        """
+        outputs = self._kin.outputs(call)
+        if not outputs or any(one.final not in _NOT_APART for one in outputs):
+            return
+        for one in self._kin.inside(call):
+            moved = differs_by_distance(one) or (one.final == "differs" and one.reason == "shape")
+            if moved and one.pair.target:
+                self._excuse(
+                    one, TIE, f"inside a module whose {outputs[0].name} differs by a tie only"
+                )
 
     def _go_on(self, outcome: Outcome) -> None:
         """A later point: at most twice what a tie moved in what it was computed from."""
