@@ -20,6 +20,7 @@ from twinrun.comparison.measure import Noise, Ruler
 from twinrun.comparison.noise import NoiseMeter
 from twinrun.comparison.outcome import Outcome
 from twinrun.comparison.pairing import Nearest, Pair, pair_up
+from twinrun.comparison.parting import Parting
 from twinrun.comparison.points import Key, Point, Points
 from twinrun.comparison.result import AGREEING, VERDICTS, Result
 from twinrun.comparison.roots import renaming
@@ -79,6 +80,10 @@ def compare(
         return held.result()
 
 
+def _deepest(pair: Pair, way_of: Mapping[Key, Way]) -> Way:
+    return max((way_of[point.key] for point in pair.baseline), key=lambda way: way.depth)
+
+
 def _opened(run: str | Path | View, opened: ExitStack) -> View:
     """A capture that is open already stays its owner's; one that is opened here is closed here."""
     if not isinstance(run, str | Path):
@@ -134,9 +139,13 @@ class _Comparison:
         nearest = (Nearest(baseline), Nearest(target))
         examiner = Examiner(baseline, target, self.layouts)
         outcomes = []
+        parting = Parting()
         for done, pair in enumerate(pairs, 1):
             if pair.baseline and pair.target:
-                outcomes.append(examiner.examine(pair, self._ruler(pair, way_of)))
+                way, step = _deepest(pair, way_of), pair.lead.key.step
+                ruler = self._ruler(pair, parting.since(way, step))
+                outcomes.append(examiner.examine(pair, ruler))
+                parting.pass_by(outcomes[-1], way, step)
             elif pair.baseline:
                 outcomes.append(alone(pair, baseline, target, nearest[1], self.layouts))
             else:
@@ -145,10 +154,9 @@ class _Comparison:
                 self.progress(done, len(pairs), pair.lead.key.name)
         return outcomes
 
-    def _ruler(self, pair: Pair, way_of: Mapping[Key, Way]) -> Ruler:
-        deepest = max((way_of[point.key] for point in pair.baseline), key=lambda way: way.depth)
+    def _ruler(self, pair: Pair, way: Way) -> Ruler:
         noise = self._noise(pair.baseline) if self.meter is not None else None
-        return Ruler(pair.lead.key.name, deepest, self.settings, noise)
+        return Ruler(pair.lead.key.name, way, self.settings, noise)
 
     def _noise(self, points: tuple[Point, ...]) -> Noise | None:
         assert self.meter is not None

@@ -130,7 +130,7 @@ class Row:
 
     ``verdict`` is the last word, ``measured`` what the numbers alone say. ``reason`` is a short word
     when it is not the distance that decides: ``shape``, ``dtype``, ``nonfinite``, ``layout``,
-    ``partial sum``, ``one side only``, ``unreadable``, ``tie``, ``after a tie``. ``ratio`` is the
+    ``partial sum``, ``one side only``, ``unreadable``, ``tie``, ``after a tie``, ``factor``. ``ratio`` is the
     distance in units of the floor, the larger of both measures; above 1 is not close, above
     ``floor.k`` differs. For an unmatched point ``baseline`` or ``target`` is None and ``nearest`` a
     name that the other side does hold. ``inferred`` says what was inferred about a layout, empty if nothing was.

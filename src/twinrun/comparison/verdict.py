@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from twinrun.comparison.result import Floor, Measured
 from twinrun.numerics.distance import Distance
 from twinrun.numerics.dtypes import Format
+from twinrun.numerics.gain import allowed_gain, gain
 
 # Above the floor, up to K floors, a pair is undecided. One good run beside the baseline measures the
 # floor within a factor of about 2; the first-order formula knows neither the weights nor the kernels.
@@ -25,9 +26,16 @@ class Judgement:
 
 
 def judge(
-    found: Distance, floor: Floor, form: Format, own: Callable[[], float] | None = None
+    found: Distance,
+    floor: Floor,
+    form: Format,
+    own: Callable[[], float] | None = None,
+    rows: int = 0,
 ) -> Judgement:
     """Equal, close, undecided or differs.
+
+    A pair within its floor whose norms differ by more than rounding in so many ``rows`` explains is
+    undecided: each element hides a common factor, all of them together do not (`numerics.gain`).
 
     `own` gives the worst element against its own size and a typical row, too (`numerics.own_size`);
     it is asked for only where the L2 is within bounds and the worst element is not.
@@ -43,6 +51,9 @@ def judge(
     if _ratio(worst, floor.worst) > max(1.0, by_l2) and own is not None:
         worst = min(worst, own())
     ratio = max(by_l2, _ratio(worst, floor.worst))
+    scaled = gain(found.norms) / allowed_gain(floor.l2, rows)
+    if ratio <= 1 < scaled:
+        return Judgement("undecided", min(scaled, floor.k), "factor")
     return Judgement(_word(ratio, floor.k), ratio)
 
 

@@ -18,6 +18,7 @@ _REASONS = {
     "no values": "a side kept statistics only",
     "one side only": "recorded on one side only",
     "unreadable": "the capture does not give its values back",
+    "factor": "each element is within rounding, but all are larger or smaller alike",
     "tie": "a choice between scores that rounding cannot tell apart, or what comes at once from it",
     "after a tie": "computed from such a choice, and at most twice as far apart as that moved it",
 }
