@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import socket
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+from twinrun.grafting.jobs import free_port
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "twinrun.grafting.exchange", "twinrun.recorder.filter"])
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _child(

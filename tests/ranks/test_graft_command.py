@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from graft_jobs import free_port
+
+from twinrun.grafting.jobs import free_port
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from graft_jobs import Jobs, free_port, run_jobs
+from graft_jobs import Jobs, run_jobs
 
 from twinrun.errors import PeerError
 from twinrun.grafting.exchange import Exchange
 from twinrun.grafting.giving import Parcel
+from twinrun.grafting.jobs import free_port
 from twinrun.grafting.point import Holding, Point, Rank
 from twinrun.grafting.receiving import PointFailed, Taken
 from twinrun.grafting.settings import Settings

@@ -26,7 +26,7 @@ def test_unchanged_program(tmp_path: Path) -> None:
     assert names(tmp_path / "a") == [":input.input", ":output"]
     assert "twinrun: 2 records" in ended.err
     assert "rank 0" in ended.err
-    assert "program.py" in ended.err
+    assert f"pid {read(tmp_path / 'a').processes[0].pid}" in ended.err
     assert read(tmp_path / "a").run.complete
 
 

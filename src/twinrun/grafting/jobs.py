@@ -61,7 +61,15 @@ def split_command(text: str, flag: str) -> tuple[str, ...]:
 
 
 def free_port() -> int:
-    """A port of this host that nobody listens on at the moment."""
+    """A port of this host that nobody listens on at the moment.
+
+    Below the range that systems hand out by themselves, so that nobody is given it before the jobs
+    have started and listen on it.
+    """
+    for port in secrets.SystemRandom().sample(range(20000, 32768), 64):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
