@@ -68,15 +68,6 @@ def members(value: Any) -> Iterator[tuple[str, Any]] | None:
     return None
 
 
-def cache_tensors(value: Any, port: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Keys and values of a transformers ``Cache``, layer by layer; nothing for anything else."""
-    for place, layer in enumerate(getattr(value, "layers", ())):
-        for name, attribute in (("key", "keys"), ("value", "values")):
-            held = getattr(layer, attribute, None)
-            if isinstance(held, torch.Tensor):
-                yield f"{port}.{place}.{name}", held
-
-
 def is_cache(value: Any) -> bool:
     """Whether this is a transformers ``Cache``, without importing transformers."""
     cache_utils = sys.modules.get("transformers.cache_utils")
