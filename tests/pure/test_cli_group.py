@@ -167,3 +167,10 @@ def test_demo_program_does_not_know_twinrun() -> None:
     assert not [
         line for line in source.splitlines() if "import" in line and "twinrun" in line.lower()
     ]
+
+
+def test_run_starts_without_torch() -> None:
+    """What `twinrun run` needs before CMD starts imports no torch: CMD does not wait for it."""
+    told = "import sys, twinrun.cli.run, twinrun.recorder.runner; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

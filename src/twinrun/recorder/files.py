@@ -1,4 +1,4 @@
-"""JSON files that are replaced whole or not at all."""
+"""Files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from twinrun.recorder.segment import sync_directory
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -25,3 +23,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames inside ``directory`` durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
+from twinrun.recorder.files import sync_directory
 from twinrun.recorder.index import Entry
 from twinrun.recorder.staging import ALIGNMENT
 
@@ -164,12 +165,3 @@ def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
 
 
 _SYNC_FILE_RANGE = _sync_file_range()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames inside ``directory`` durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
