@@ -184,6 +184,7 @@ class Invariant:
 
     ``kind`` is ``replicas`` (equal by layout, not by value), ``nonfinite`` (the first NaN or Inf) or
     ``silent`` (a tap that did not fire on a rank whose peers have it).
+    ``distance`` is the largest absolute difference between the replicas.
     """
 
     kind: Literal["replicas", "nonfinite", "silent"]

@@ -149,7 +149,7 @@ def _invariants(broken: Sequence[Invariant], top: int) -> list[Block | None]:
     )  # fmt: skip
     blocks: list[Block | None] = [headline, Fields(fields, indent=2)]
     if rows:
-        header = ("invariant", "relative L2", "step", "side", "point")
+        header = ("invariant", "largest diff", "step", "side", "point")
         blocks += [None, Table(header, rows, frozenset({1, 2}), (_BAD,) * len(rows))]
     return [*blocks, *_left_out(len(others), top, "invariant")]
 
@@ -164,7 +164,7 @@ def _left_out(count: int, top: int, noun: str) -> list[Block]:
 
 def _where(broken: Invariant) -> list[str]:
     told = [ranks(broken.ranks)] if broken.ranks else []
-    told += [f"relative L2 {figure(broken.distance)}"] if broken.distance is not None else []
+    told += [f"largest difference {figure(broken.distance)}"] if broken.distance is not None else []
     return [", ".join(told)] if told else []
 
 
