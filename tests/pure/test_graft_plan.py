@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinrun.grafting.memory import blocks, fill, runs, snapshot
-from twinrun.grafting.plan import Plan, Refusal, Side, Wait, make_plan, whole_values
+from twinrun.grafting.plan import Plan, Refusal, Side, Wait
+from twinrun.grafting.planning import make_plan, whole_values
 from twinrun.grafting.point import Holding
 
 
@@ -68,7 +69,7 @@ def test_without_layout_only_what_is_plain_is_matched() -> None:
         1, side("baseline", 1, {0: plain[0]}), side("target", 2, {1: hold("", (2, 2))})
     )
     assert isinstance(other, Refusal) and "--graft-dims" in other.do
-    known = side("target", 3, {0: plain[0], 1: plain[1], 2: plain[0]})
+    known = side("target", 3, {0: plain[0], 1: plain[1], 2: hold("", (2, 8))})
     assert isinstance(make_plan(1, side("baseline", 2, plain), known), Refusal)
 
 
@@ -107,3 +108,52 @@ def test_copies_keep_the_bits_whatever_the_strides(make: object, dtype: torch.dt
     into = torch.zeros(x.shape[1], x.shape[0], dtype=dtype).t()
     fill(into, x)
     assert torch.equal(into.contiguous().view(torch.uint8), want)
+
+
+def test_a_split_is_inferred_where_one_side_is_whole() -> None:
+    """Only by shape, in the order of the mesh: each receiver takes its part, and the note says so."""
+    whole = side("baseline", 1, {0: hold("", (2, 16, 64))})
+    mine = {1: hold("", (2, 16, 32), tp=(1, 2))}
+    made = make_plan(1, whole, side("target", 2, mine))
+    assert isinstance(made, Plan)
+    assert made.note == "d0 d1 d2 -> d0 d1 d2[tp] (inferred)"
+    (pull,) = made.pulls
+    assert (pull.sender, pull.parts[0].source.starts) == (0, (0, 0, 32))
+    shards = {i: hold("", (2, 16, 32), tp=(i, 2)) for i in range(2)}
+    back = make_plan(0, side("baseline", 2, shards), side("target", 1, {0: hold("", (2, 16, 64))}))
+    assert isinstance(back, Plan) and back.note == "d0 d1 d2[tp] -> d0 d1 d2 (inferred)"
+    assert [pull.sender for pull in back.pulls] == [0, 1]
+
+
+def test_one_known_side_lends_the_other_its_names() -> None:
+    """A layout that only one side states is enough where one split of the other fits."""
+    stated = {i: hold("b s h[tp]", (2, 16, 32), tp=(i, 2)) for i in range(2)}
+    mine = {3: hold("", (2, 4, 64), cp=(3, 4))}
+    made = make_plan(3, side("baseline", 2, stated), side("target", 4, mine))
+    assert isinstance(made, Plan) and made.note == "b s h[tp] -> b s[cp] h (inferred)"
+    assert sorted(pull.sender for pull in made.pulls) == [0, 1]
+
+
+def test_inference_never_chooses_between_two_layouts() -> None:
+    """Two axes of one size could both split the dim: refused with both texts, and what to give."""
+    whole = side("baseline", 1, {0: hold("", (16, 64))})
+    made = make_plan(0, whole, side("target", 4, {0: hold("", (16, 32), cp=(0, 2), tp=(0, 2))}))
+    assert isinstance(made, Refusal) and "--graft-dims" in made.do
+    assert "'d0 d1[cp]'" in made.reason and "'d0 d1[tp]'" in made.reason
+    none = make_plan(0, whole, side("target", 2, {0: hold("", (16, 24), tp=(0, 2))}))
+    assert isinstance(none, Refusal) and "no split of dims" in none.reason
+    # Neighbours that share a part, and parts of a pipeline, are never guessed.
+    shared = make_plan(0, whole, side("target", 4, {0: hold("", (16, 32), tp=(0, 4))}))
+    assert isinstance(shared, Refusal)
+    staged = {2: hold("", (16, 32), pp=(1, 2), tp=(0, 2))}
+    assert isinstance(make_plan(2, whole, side("target", 4, staged)), Plan)
+
+
+def test_inferred_replicas_are_held_against_each_other() -> None:
+    """Shapes cannot tell replicas from addends of a sum: every sender's bits are asked for and compared."""
+    equal = {i: hold("", (4, 8), tp=(i, 2)) for i in range(2)}
+    made = make_plan(0, side("baseline", 2, equal), side("target", 1, {0: hold("", (4, 8))}))
+    assert isinstance(made, Plan) and made.ordered and not made.sums
+    assert [(pull.sender, pull.parts[0].check) for pull in made.pulls] == [(0, False), (1, True)]
+    only = side("baseline", 2, {0: equal[0]})
+    assert make_plan(0, only, side("target", 1, {0: hold("", (4, 8))})) == Wait("baseline rank 1")

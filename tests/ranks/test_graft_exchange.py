@@ -16,8 +16,9 @@ from twinrun.grafting.exchange import Exchange
 from twinrun.grafting.giving import Parcel
 from twinrun.grafting.jobs import free_port
 from twinrun.grafting.point import Holding, Point, Rank
-from twinrun.grafting.receiving import PointFailed, Taken
+from twinrun.grafting.receiving import Taken
 from twinrun.grafting.settings import Settings
+from twinrun.grafting.taking import PointFailed
 
 pytestmark = pytest.mark.ranks
 
@@ -115,6 +116,37 @@ def resharded(role: str, rank: int, world: int, **options: Any) -> bool:
 def test_unequal_layouts_are_resharded(baseline: int, target: int) -> None:
     """Every receiver gets exactly its boxes, also where a sum is pending on the sending side."""
     assert all(run_jobs(resharded, baseline, target).values())
+
+
+def inferred(role: str, rank: int, world: int, **options: Any) -> list[str]:
+    """No layout is stated: whole values and shards, equal copies, and addends that look like copies."""
+    ex = make(role, rank, world, **options)
+    whole = tensor(6, 8)
+    told = []
+    for name in ("split", "copies", "sums"):
+        mesh = {"tp": (rank, world)} if world > 1 else {}
+        x = whole.chunk(world, 1)[rank].contiguous() if name == "split" else whole
+        if role == "baseline":
+            give(ex, 0, name, x + rank if name == "sums" else x, **mesh)
+            continue
+        try:
+            taken = take(ex, 0, name, x, **mesh)
+            assert torch.equal(taken.tensor, x)
+            told.append(taken.note)
+        except PointFailed as error:
+            told.append(str(error))
+    ex.close()
+    assert ex.failure is None
+    return told
+
+
+@pytest.mark.parametrize(("baseline", "target"), [(1, 2), (2, 1)])
+def test_layouts_are_inferred_by_shape_only_where_one_fits(baseline: int, target: int) -> None:
+    """A split and equal copies come through with a note; copies that are none fail alone."""
+    told = run_jobs(inferred, baseline, target)["target", 0]
+    assert all("inferred" in note for note in told[:2])
+    if baseline == 2:
+        assert "rank 1 holds other bits" in told[2] and ":partial]" in told[2]
 
 
 def pipeline(role: str, rank: int, world: int, **options: Any) -> bool:
@@ -295,12 +327,19 @@ def refused(
         ({"role": "target"}, {}, ["two processes claim to be target rank 0"]),
         ({"target_ranks": 3}, {}, ["the target has 1 ranks, but 3 were announced"]),
         ({"token": "one"}, {"token": "two"}, ["has another token"]),
+        ({"layouts": "one.json"}, {}, ["layouts: ", "1 names, sha256 "]),
     ],
 )
 def test_jobs_that_do_not_fit_are_refused(
-    baseline: dict[str, Any], target: dict[str, Any], words: list[str]
+    baseline: dict[str, Any],
+    target: dict[str, Any],
+    words: list[str],
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Different filters, one role twice, another number of ranks, another token: refused with both texts."""
+    """Other filters, one role twice, another number of ranks, token or layout file: refused with both texts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.json").write_text('{"target": {"*": "t h"}}')
     told = run_jobs(refused, settings={"baseline": baseline, "target": target})
     for word in words:
         assert any(word in text for text in told.values()), told

@@ -46,6 +46,13 @@ _SHARED = (
         metavar="[ROLE:]GLOB=DIMS",
         help="The layout of points that carry none, e.g. 'target:*.q_proj:output=b s h[tp]'.",
     ),
+    click.option(
+        "--graft-layouts",
+        "layouts",
+        type=click.Path(resolve_path=True),
+        metavar="FILE",
+        help="JSON, for each side name globs with layouts, where --graft-dims names none.",
+    ),
     click.option("--graft-address", "address", metavar="HOST:PORT", help="Where the jobs meet."),
     click.option(
         "--graft-timeout", "timeout_s", type=float, metavar="SECONDS", help="For one point. [300]"

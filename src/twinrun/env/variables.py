@@ -234,6 +234,10 @@ GRAFT_DIMS = declare(
     "TWINRUN_GRAFT_DIMS", Text(), None, room="grafting",
     help="[baseline:|target:]GLOB=DIMS, one a line: layouts of points that carry none",
 )  # fmt: skip
+GRAFT_LAYOUTS = declare(
+    "TWINRUN_GRAFT_LAYOUTS", Directory(), None, room="grafting",
+    help="JSON file of layouts of points that carry none; both sides need the same contents",
+)  # fmt: skip
 GRAFT_TIMEOUT_S = declare(
     "TWINRUN_GRAFT_TIMEOUT_S", Number(least=0.01), None, room="grafting", unit="s",
     help="how long a point is waited for (300)",

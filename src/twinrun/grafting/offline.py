@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from twinrun.errors import CaptureError, TwinrunError, UsageError
 from twinrun.grafting.giving import Given, Parcel
+from twinrun.grafting.layouts import Layouts
 from twinrun.grafting.memory import on_host
-from twinrun.grafting.plan import Plan, Refusal, Side, make_plan, whole_values
+from twinrun.grafting.plan import Plan, Refusal, Side
+from twinrun.grafting.planning import make_plan, whole_values
 from twinrun.grafting.point import BASELINE, TARGET, Holding, Point, Rank
-from twinrun.grafting.receiving import PointFailed, Taken
+from twinrun.grafting.receiving import Taken
 from twinrun.grafting.settings import Settings, split_dims
-from twinrun.grafting.taking import Assembly, castable
+from twinrun.grafting.taking import Assembly, PointFailed, castable, unequal_replicas
 from twinrun.layout.mesh import WORLD
 from twinrun.recorder.dtypes import BY_NAME
 from twinrun.recorder.reader import open_capture
@@ -37,8 +40,6 @@ class Replay:
     """
 
     def __init__(self, settings: Settings, me: Rank, world: int) -> None:
-        from fnmatch import fnmatchcase
-
         self.failure: TwinrunError | None = None
         self._settings = settings
         self._me = me
@@ -58,7 +59,7 @@ class Replay:
         self._dims = [
             (glob, dims) for role, glob, dims in map(split_dims, settings.dims) if role != TARGET
         ]
-        self._match = fnmatchcase
+        self._layouts = Layouts.load(settings.layouts)
         self._points: dict[Point, dict[int, Record]] = defaultdict(dict)
         for record in records:
             point = Point(record.step, record.name, record.occurrence)
@@ -113,11 +114,15 @@ class Replay:
     # --- inside ----------------------------------------------------------------------------
 
     def _holding(self, record: Record) -> Holding:
-        dims = record.dims or next((d for g, d in self._dims if self._match(record.name, g)), "")
+        dims = record.dims or self._dims_of(record.name)
         world = self._worlds[BASELINE]
         mesh = record.mesh or ({WORLD: (record.rank, world)} if world > 1 else {})
         axes = tuple((axis, at, size) for axis, (at, size) in mesh.items())
         return Holding(record.name, dims, axes, tuple(record.shape), record.dtype, record.kind)
+
+    def _dims_of(self, name: str) -> str:
+        given = next((dims for glob, dims in self._dims if fnmatchcase(name, glob)), "")
+        return given or self._layouts.of(BASELINE, name)
 
     def _fetch(self, record: Record) -> torch.Tensor:
         if not record.has_payload:
@@ -139,6 +144,7 @@ class Replay:
             return Taken(None, senders, note, 0.0, values, nbytes)
         assembly = Assembly(plan, holding.shape, BY_NAME[holding.dtype])
         nbytes = 0
+        unequal = []
         for pull in plan.pulls:
             record = records[pull.sender]
             if not castable(BY_NAME[record.dtype], BY_NAME[holding.dtype]):
@@ -147,9 +153,12 @@ class Replay:
                 )
             source = self._fetch(record)
             for part in pull.parts:
-                assembly.put([part], _Boxes(source[part.source.slices]), source.dtype)
+                if not assembly.put([part], _Boxes(source[part.source.slices]), source.dtype):
+                    unequal.append(pull.sender)
                 nbytes += part.source.volume * source.element_size()
             self._capture.release(record)
+        if unequal:
+            raise unequal_replicas(point, unequal, BASELINE)
         return Taken(assembly.finish(), senders, note, 0.0, [], nbytes)
 
     def _nearest(self, point: Point) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from twinrun.grafting.ledger import Announcement, Ledger
 from twinrun.grafting.peer import Peer
-from twinrun.grafting.plan import Plan, Refusal, Side, Wait, make_plan, whole_values
+from twinrun.grafting.plan import Plan, Refusal, Side, Wait
+from twinrun.grafting.planning import make_plan, whole_values
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
 from twinrun.grafting.roster import Roster
 from twinrun.grafting.taking import castable

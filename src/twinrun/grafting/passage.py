@@ -12,11 +12,13 @@ import torch
 
 from twinrun.grafting.giving import Parcel
 from twinrun.grafting.journal import Journal, abs_max, moved
+from twinrun.grafting.layouts import Layouts
 from twinrun.grafting.memory import on_host
 from twinrun.grafting.point import RECEIVER, Holding, Point, Rank
-from twinrun.grafting.receiving import PointFailed, Taken
+from twinrun.grafting.receiving import Taken
 from twinrun.grafting.settings import Settings, split_dims
 from twinrun.grafting.site import Site, Source
+from twinrun.grafting.taking import PointFailed
 from twinrun.grafting.transform import Function, GraftContext, SenderLayout, Transforms, apply
 from twinrun.grafting.values import encode_value
 from twinrun.layout.mesh import WORLD, Mesh, parse_axes
@@ -37,6 +39,7 @@ class Passage:
         self._from = source
         self._journal = journal
         self._dims = [split_dims(text) for text in settings.dims]
+        self._layouts = Layouts.load(settings.layouts)
         receives = any(
             text and RECEIVER[d] == me.role
             for d, text in (("b2t", settings.b2t), ("t2b", settings.t2b))
@@ -65,7 +68,7 @@ class Passage:
         for role, glob, dims in self._dims:
             if role in ("", self._settings.role) and fnmatchcase(name, glob):
                 return dims
-        return ""
+        return self._layouts.of(self._settings.role, name)
 
     def _mesh(self) -> Mapping[str, tuple[int, int]]:
         sizes = parse_axes(self._settings.mesh)

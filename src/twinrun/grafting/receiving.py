@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from twinrun.errors import PeerError, TwinrunError
+from twinrun.errors import PeerError
 from twinrun.grafting.ledger import Ledger
 from twinrun.grafting.orders import Order, Orders
 from twinrun.grafting.patience import Patience
@@ -16,14 +16,10 @@ from twinrun.grafting.peer import Peer
 from twinrun.grafting.plan import Refusal, Wait
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
 from twinrun.grafting.roster import Roster
-from twinrun.grafting.taking import Assembly, Stash, read_whole
+from twinrun.grafting.taking import Assembly, PointFailed, Stash, read_whole, unequal_replicas
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 from twinrun.recorder.dtypes import BY_NAME
-
-
-class PointFailed(TwinrunError):
-    """One point cannot be grafted; the program's own tensor is used and the graft goes on."""
 
 
 @dataclass
@@ -71,6 +67,7 @@ class Taking:
         self.assembly: Assembly | None = None
         self.found: dict[int, tuple[torch.Tensor | None, Any, Any]] = {}
         self.nbytes = 0
+        self.unequal: list[int] = []
 
     def run(self) -> Taken:
         exchange = self.x
@@ -108,8 +105,8 @@ class Taking:
                 continue
             if self._fetch(order, at):
                 self.got[pull.sender] = pull.parts
-            elif order.plan.sums:
-                return False  # sums are added up in the order of the pulls
+            elif order.plan.ordered:
+                return False  # sums are added up, and replicas checked, in the order of the pulls
         return len(self.got) == len(order.plan.pulls)
 
     def _fetch(self, order: Order, at: int) -> bool:
@@ -169,13 +166,16 @@ class Taking:
         dtype = self._dtype(order, pull.sender)
         if self.assembly is None:
             self.assembly = Assembly(order.plan, self.holding.shape, BY_NAME[self.holding.dtype])
-        self.assembly.put(pull.parts, payload, dtype)
+        if not self.assembly.put(pull.parts, payload, dtype):
+            self.unequal.append(pull.sender)
 
     def _dtype(self, order: Order, sender: int) -> torch.dtype:
         return BY_NAME[order.dtypes[sender]]
 
     def _finish(self, order: Order, waited_s: float) -> Taken:
         tensor = None
+        if self.unequal:
+            raise unequal_replicas(self.point, self.unequal, OTHER[self.x.me.role])
         if not self.whole:
             assembly = self.assembly or Assembly(
                 order.plan, self.holding.shape, BY_NAME[self.holding.dtype]

@@ -14,9 +14,9 @@ from twinrun.grafting.guard import Guard
 from twinrun.grafting.journal import Journal
 from twinrun.grafting.passage import Passage, dressed
 from twinrun.grafting.point import B2T, RECEIVER, SENDER, T2B, Point, Rank
-from twinrun.grafting.receiving import PointFailed
 from twinrun.grafting.settings import Settings
 from twinrun.grafting.site import Site, Source
+from twinrun.grafting.taking import PointFailed
 from twinrun.grafting.transform import TransformFailed
 from twinrun.recorder.filter import Filter, parse_filter
 from twinrun.recorder.headings import facts_of, probe

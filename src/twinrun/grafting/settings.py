@@ -12,13 +12,14 @@ from typing import Any
 from twinrun.env import Origin
 from twinrun.env import variables as V
 from twinrun.errors import UsageError
+from twinrun.grafting.layouts import Layouts
 from twinrun.grafting.point import B2T, ROLES, T2B
 from twinrun.layout.mesh import parse_axes
 
 LOGS = ("brief", "full", "off")
 _TRANSFORM = re.compile(r"(?:(?P<glob>[^=]+)=)?(?P<path>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")
 
-COMPARED = ("b2t", "t2b", "baseline_ranks", "target_ranks", "transforms", "dims")
+COMPARED = ("b2t", "t2b", "baseline_ranks", "target_ranks", "transforms", "dims", "layouts")
 """Both sides must have been started with the same of these."""
 
 
@@ -35,6 +36,8 @@ class Settings:
     transforms: tuple[str, ...] = ()
     dims: tuple[str, ...] = ()
     """GLOB=DIMS, or ROLE:GLOB=DIMS: layouts of points that carry no annotation"""
+    layouts: str = ""
+    """a file of more such layouts (``layouts.py``); ``dims`` win over it"""
     timeout_s: float = 300.0
     meeting_timeout_s: float = 1800.0
     buffer_bytes: int = 1 << 30
@@ -73,8 +76,9 @@ class Settings:
         return split_address(self.address)[1]
 
     def compared(self) -> dict[str, Any]:
-        """What both sides must agree on, as JSON values."""
-        return {key: _plain(getattr(self, key)) for key in COMPARED}
+        """What both sides must agree on, as JSON values; of the layout file its contents. UsageError."""
+        held = {key: _plain(getattr(self, key)) for key in COMPARED}
+        return held | {"layouts": Layouts.load(self.layouts).told}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **more: Any) -> Settings:
@@ -84,8 +88,9 @@ class Settings:
             value = variable.get(environ)
             if value is not None:
                 found[name] = tuple(value.split("\n")) if name in _LISTS else value
-        if "journal" in found:
-            found["journal"] = str(found["journal"])
+        for path in ("journal", "layouts"):
+            if path in found:
+                found[path] = str(found[path])
         return cls(**{**more, **found}).check()
 
     def export(self) -> None:
@@ -118,6 +123,7 @@ _VARIABLES: dict[str, Any] = {
     "target_ranks": V.GRAFT_TARGET_RANKS,
     "transforms": V.GRAFT_TRANSFORMS,
     "dims": V.GRAFT_DIMS,
+    "layouts": V.GRAFT_LAYOUTS,
     "timeout_s": V.GRAFT_TIMEOUT_S,
     "meeting_timeout_s": V.GRAFT_MEETING_TIMEOUT_S,
     "buffer_bytes": V.GRAFT_BUFFER,
@@ -206,6 +212,7 @@ def _problems(s: Settings) -> list[str]:
         found += _parse_problem("--transform", text, split_transform)
     for text in s.dims:
         found += _dims_problem(text)
+    found += _parse_problem("--graft-layouts", s.layouts, Layouts.load)
     for flag, number in (
         ("--graft-timeout", s.timeout_s),
         ("--graft-meeting-timeout", s.meeting_timeout_s),

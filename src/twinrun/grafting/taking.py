@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from twinrun.errors import PeerError
+from twinrun.errors import PeerError, TwinrunError
 from twinrun.grafting.inlet import Inlet
 from twinrun.grafting.memory import blocks, fill
 from twinrun.grafting.plan import Part, Plan
@@ -17,7 +17,13 @@ from twinrun.grafting.point import Point, Rank
 from twinrun.grafting.pool import Pool
 from twinrun.grafting.values import decode_value
 from twinrun.grafting.wire import Header
+from twinrun.numerics.bits import same_bits
 from twinrun.recorder.dtypes import BY_NAME
+
+
+class PointFailed(TwinrunError):
+    """One point cannot be grafted; the program's own tensor is used and the graft goes on."""
+
 
 _POOL = Pool()
 _SUMS = {
@@ -116,10 +122,18 @@ class Assembly:
         for box in plan.zeros:
             self._tensor[box.slices].zero_()
 
-    def put(self, parts: Sequence[Part], payload: Payload, dtype: torch.dtype) -> None:
-        """Read the boxes of one sender into their places."""
+    def put(self, parts: Sequence[Part], payload: Payload, dtype: torch.dtype) -> bool:
+        """Read the boxes of one sender into their places; whether those to be checked were equal."""
+        equal = True
         for part in parts:
-            payload.read_tensor(self._tensor[part.wanted.slices], dtype, add=part.add)
+            place = self._tensor[part.wanted.slices]
+            if part.check:
+                again = torch.empty(place.shape, dtype=place.dtype)
+                payload.read_tensor(again, dtype)
+                equal &= same_bits(place, again)
+            else:
+                payload.read_tensor(place, dtype, add=part.add)
+        return equal
 
     def finish(self) -> torch.Tensor:
         """The tensor, in the receiver's dtype; the caller owns it."""
@@ -128,6 +142,15 @@ class Assembly:
         out = _POOL.empty(tuple(self._tensor.shape), self._dtype)
         fill(out, self._tensor)
         return out
+
+
+def unequal_replicas(point: Point, senders: Sequence[int], role: str) -> PointFailed:
+    """Ranks that an inferred layout calls replicas hold different bits."""
+    named = ", ".join(map(str, senders))
+    return PointFailed(
+        f"{point}: by their shapes all {role} ranks hold the same, but rank {named} holds other bits",
+        do="say how it is laid out: --graft-dims, for instance '... h[tp]' or '... h[tp:partial]'",
+    )
 
 
 def castable(source: torch.dtype, wanted: torch.dtype) -> bool:
