@@ -30,13 +30,18 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two jobs: its command, settings, capture directory, recording options and GPUs."""
+    """One of the two jobs: its command, settings, capture directory, recording options and GPUs.
+
+    ``settings`` None: it is observed and takes part in no graft. ``log``: a file that gets what it
+    prints, else that goes where ours goes.
+    """
 
     command: tuple[str, ...]
-    settings: Settings
+    settings: Settings | None
     directory: Path
     options: Options
     gpus: str = ""
+    log: Path | None = None
 
 
 class Interrupted(Exception):
@@ -105,13 +110,19 @@ def run_sides(sides: Sequence[Side], say: Callable[[str], None]) -> list[int]:
 def _start(side: Side) -> subprocess.Popen[bytes]:
     create_run(side.directory, command=side.command, options=side.options)
     environ = environment(side.directory, side.options)
-    environ |= side.settings.to_environment()
+    if side.settings is not None:
+        environ |= side.settings.to_environment()
     # torchrun takes this where its command line names no port; two of them would share 29500.
     environ.setdefault("PET_MASTER_PORT", str(free_port()))
     if side.gpus:
         environ["CUDA_VISIBLE_DEVICES"] = side.gpus
     try:
-        return subprocess.Popen(side.command, env=environ, start_new_session=True)
+        if side.log is None:
+            return subprocess.Popen(side.command, env=environ, start_new_session=True)
+        with side.log.open("ab") as log:
+            return subprocess.Popen(
+                side.command, env=environ, start_new_session=True, stdout=log, stderr=log
+            )
     except OSError as error:
         raise UsageError(f"{side.command[0]!r} cannot be started: {error.strerror}") from error
 
@@ -128,7 +139,9 @@ def _wait(
             told.add(at)
             _tell_the_others(sides, at)
             if code:
-                say(f"the {sides[at].settings.role} ended with {_ended(code)}")
+                settings = sides[at].settings
+                role = "program" if settings is None else settings.role
+                say(f"the {role} ended with {_ended(code)}")
         if all(code is not None for code in codes):
             return [code if code >= 0 else 128 - code for code in codes if code is not None]
         time.sleep(0.05)
@@ -136,11 +149,12 @@ def _wait(
 
 def _tell_the_others(sides: Sequence[Side], at: int) -> None:
     """A job that waits for ranks of one that has ended would wait for the whole meeting timeout."""
+    ended = sides[at].settings
     for side in sides:
-        if side is not sides[at]:
+        if side is not sides[at] and side.settings is not None and ended is not None:
             directory = Path(side.settings.journal)
             directory.mkdir(parents=True, exist_ok=True)
-            ended_mark(side.settings.journal, sides[at].settings.role).touch()
+            ended_mark(side.settings.journal, ended.role).touch()
 
 
 def _ended(code: int) -> str:
