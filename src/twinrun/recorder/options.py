@@ -21,7 +21,9 @@ class Options:
 
     ``taps`` is one of blocks, modules, leaves, none, or globs over module paths with commas.
     ``buffer_bytes`` bounds the staging memory of each process, ``max_bytes`` the payload and index
-    bytes of the whole directory (0: no bound). ``mesh`` names the rank grid, ``dp=2,tp=2``.
+    bytes of the whole directory (0: no bound). ``mesh`` names the rank grid, ``dp=2,tp=2``. ``natives``
+    are globs over module paths with commas: what passes their boundaries before a graft replaces it
+    is recorded too.
     """
 
     filter: str = ""
@@ -33,6 +35,7 @@ class Options:
     mesh: str = ""
     max_bytes: int = 0
     buffer_bytes: int = 256 << 20
+    natives: str = ""
 
     def __post_init__(self) -> None:
         parse_filter(self.filter)
