@@ -97,6 +97,44 @@ def ipc_sums() -> None:
     sums("ipc")
 
 
+def short_way() -> None:
+    """From its third call on a shape goes the short way: every kind of tensor, stream and device."""
+    rank, elsewhere = dist.get_rank(), (dist.get_rank() + 1) % torch.cuda.device_count()
+    stream = torch.cuda.Stream()
+    with AllReduce(backend="symmetric") as ar:
+        for seed, (dtype, count) in enumerate((d, n) for d in DTYPES for n in (8, 1000, 4099)):
+            parts = parts_of(count, dtype, seed)
+            wanted = expected(parts, "ranks")
+            room = torch.full((2 * count + 2,), 7.0, dtype=dtype, device="cuda")
+            shifted, wide = room[rank == 0 :][:count], room[2:].view(count, 2)[:, 0]
+            x = parts[rank]
+            for number in range(12):
+                y = x
+                if number % 4 == 1:
+                    y = shifted.copy_(x)
+                elif number % 4 == 2:
+                    y = wide.copy_(x)
+                if number % 3 == 1:
+                    with torch.cuda.device(elsewhere):
+                        total = ar(y)
+                elif number % 3 == 2:
+                    stream.wait_stream(torch.cuda.current_stream())
+                    with torch.cuda.stream(stream):
+                        total = ar(y)
+                    torch.cuda.current_stream().wait_stream(stream)
+                else:
+                    total = ar(y, out=torch.empty_like(x))
+                assert total.device == x.device and total.is_contiguous()
+                assert same_bits(total, wanted), (dtype, count, number)
+                torch.cuda.synchronize()
+            assert (x.shape, x.dtype, x.device) in ar._steps
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                total = ar(x)
+            graph.replay()
+            assert same_bits(total, wanted), (dtype, count, "captured")
+
+
 def alike_across_algorithms() -> None:
     """Cutting a tensor or crossing a threshold never changes a bit."""
     parts = parts_of(3 << 20, torch.bfloat16, 4)
@@ -282,12 +320,10 @@ def never_arrives() -> None:
     ar(torch.ones(1000, device="cuda"))
     told = ""
     if dist.get_rank() != 1:
+        reducer, plan = next(iter(ar._chosen.values()))
         try:
-            ar._steps and next(iter(ar._steps.values()))[0].all_reduce(
-                torch.ones(1000, device="cuda"),
-                torch.empty(1000, device="cuda"),
-                next(iter(ar._steps.values()))[1],
-            )
+            x = torch.ones(1000, device="cuda")
+            reducer.all_reduce(x, torch.empty_like(x), plan)
         except PeerError as error:
             told = str(error)
         assert "rank 1 did not arrive at an all-reduce of 4000 bytes" in told, told
@@ -295,8 +331,13 @@ def never_arrives() -> None:
 
 
 def graph_inputs_unreachable() -> None:
-    """With expandable segments nothing is read in place, and captured sums are right all the same."""
+    """With expandable segments nothing is read in place, the plan knows, and sums are right."""
     with pulling():
+        with AllReduce(backend="symmetric") as ar, ar.capture():
+            x = torch.ones(1 << 20, device="cuda")
+            with torch.cuda.graph(torch.cuda.CUDAGraph()):
+                plan = ar.plan(x)
+        assert plan.algorithm != "two_shot_pull", plan
         graphs()
 
 

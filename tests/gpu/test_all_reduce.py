@@ -13,8 +13,9 @@ import torch
 WORKER = Path(__file__).with_name("all_reduce_worker.py")
 GPUS = torch.cuda.device_count() if torch.cuda.is_available() else 0
 SCENARIOS = (
-    "symmetric_sums", "ipc_sums", "alike_across_algorithms", "tree_of_two_and_four", "graphs",
-    "forced_pull", "rows_are_used_again", "two_streams", "far_apart", "closed_in_any_order", "leaks", "other_pools",
+    "symmetric_sums", "ipc_sums", "short_way", "alike_across_algorithms", "tree_of_two_and_four", "graphs",
+    "forced_pull", "rows_are_used_again", "two_streams", "far_apart",
+    "closed_in_any_order", "leaks", "other_pools",
 )  # fmt: skip
 
 pytestmark = pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,3 +92,23 @@ def test_in_place_reading_needs_a_registered_capture(monkeypatch: pytest.MonkeyP
     assert offer(4, 1 << 20, **inside).algorithm == "two_shot_pull"
     assert offer(4, (1 << 20) - 1, **inside).algorithm == "one_shot_push"
     assert offer(4, 1 << 20, capturing=True).algorithm == "one_shot_push"
+
+
+def test_what_is_read_in_place_is_told_by_the_plan() -> None:
+    """In place only inside capture(), on memory that every rank can open, and in one launch."""
+    table = tuning.find("symmetric", H200, 4)
+    assert table
+    pulling = replace(table, pull=tuning.Row(1 << 20, "two_shot_pull", 64, 256))
+    inside = {"capturing": True, "registers": True}
+    cases = [
+        (inside, 1 << 20, True, True), (inside, 1 << 20, None, True), (inside, 1 << 20, False, False),
+        (inside, (1 << 20) - 2, True, False), (inside, 1 << 33, True, False),
+        ({"capturing": True}, 1 << 20, True, False), ({"registers": True}, 1 << 20, True, False),
+    ]  # fmt: skip
+    for asked, nbytes, reachable, in_place in cases:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tuning, "find", lambda *_: pulling)
+            request = Request(nbytes, "bfloat16", **asked)  # type: ignore[arg-type]
+            told = tuning.pick("symmetric", replace(facts(4), in_place=reachable), request)
+        assert isinstance(told, Offer)
+        assert (told.algorithm == "two_shot_pull") == in_place, (asked, nbytes, reachable)

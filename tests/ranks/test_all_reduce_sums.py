@@ -12,6 +12,7 @@ from world import run_ranks
 from twinrun.collectives.all_reduce import AllReduce
 from twinrun.collectives.shared_memory import CHUNK_BYTES
 from twinrun.collectives.sums import ordered_sum
+from twinrun.errors import UsageError
 
 pytestmark = pytest.mark.ranks
 
@@ -171,3 +172,34 @@ def test_the_tree_does_not_depend_on_how_many_ranks_hold_the_parts() -> None:
     ordered_sum(parts[2:], "tree", pairs[1])
     ordered_sum(pairs, "tree", two)
     assert torch.equal(four, two)
+
+
+def _short_way(rank: int, size: int, backend: str) -> None:
+    with AllReduce(backend=backend) as ar:
+        x = _input(rank, 12, torch.float32).view(3, 4)
+        wanted = _expected(size, 12, torch.float32, "ranks").view(3, 4)
+        for _ in range(4):
+            assert torch.equal(ar(x), wanted)
+        assert (x.shape, x.dtype, x.device) in ar._steps
+        turned = x.t().contiguous().t()
+        other_out = torch.empty(4, 3).t()
+        assert torch.equal(ar(turned), wanted) and torch.equal(ar(x, out=other_out), wanted)
+        assert ar(turned).is_contiguous()
+        with torch.inference_mode():
+            assert ar(x).is_inference()
+        assert not ar(x).is_inference() and not ar(x).requires_grad
+        with pytest.raises(UsageError, match="out does not fit"):
+            ar(x, out=torch.empty(4, 3))
+        with pytest.raises(UsageError, match="no gradient"):
+            ar(x.clone().requires_grad_())
+        leaf = x.clone().requires_grad_()
+        with torch.no_grad():
+            assert torch.equal(ar(leaf), wanted)
+    with pytest.raises(UsageError, match="closed"):
+        ar(x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_short_way_refuses_and_sums_as_the_long_one(backend: str) -> None:
+    """From its third call on a shape is summed with no choosing; what differs from it still is seen."""
+    run_ranks(2, _short_way, backend)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from twinrun.collectives.algorithm import Start
 from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import GroupFacts, Plan
 from twinrun.errors import UnavailableError
@@ -51,6 +53,9 @@ class AiterReducer:
         if out is not x:
             out.copy_(x)
         dist.all_reduce(out, group=self._group)
+
+    def starter(self, plan: Plan, dtype: torch.dtype, elements: int) -> Start:
+        return partial(self.all_reduce, plan=plan)
 
     def end_capture(self) -> None:
         """Nothing: aiter registers graph inputs in its own capture context."""

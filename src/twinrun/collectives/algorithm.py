@@ -16,6 +16,7 @@ after the backend (``symmetric.py``, ``ipc.py``, ``shared_memory.py`` ...) with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twinrun.collectives.facts import GroupFacts, Plan
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import torch.distributed as dist
 
     from twinrun.collectives.exchange import Exchange
+
+Start = Callable[["torch.Tensor", "torch.Tensor"], None]
+"""Enqueues the sum of its first tensor over the ranks, to its second."""
 
 
 class Reducer(Protocol):
@@ -41,6 +45,9 @@ class Reducer(Protocol):
         what ``plan`` was made for. They may begin at any address that their dtype allows, not the
         same on every rank. On CUDA it is enqueued on the current stream and allocates nothing.
         """
+
+    def starter(self, plan: Plan, dtype: torch.dtype, elements: int) -> Start:
+        """``all_reduce`` for tensors of this size and plan, worked out once; for many calls."""
 
     def end_capture(self) -> None:
         """Exchange what graphs captured since the last call need (``AllReduce.capture()`` ends).

@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
-from twinrun.collectives.algorithm import Reducer
+from twinrun.collectives import quick
+from twinrun.collectives.algorithm import Reducer, Start
 from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import Plan, Request
+from twinrun.collectives.group import libraries, member
 from twinrun.collectives.line import Line
 from twinrun.collectives.nothing import NothingReducer
 from twinrun.collectives.wishes import read_wishes
 from twinrun.env import environment
 from twinrun.env.log import logger
 from twinrun.errors import PeerError, UsageError
+
+
+class Step(NamedTuple):
+    """The short way for tensors of one shape, dtype and device: what it starts, and a new output."""
+
+    start: Start
+    empty: quick.Empty
+
 
 # Shapes vary without bound in a server; a plan is cheap to make again.
 _MOST_PLANS = 4096
@@ -56,11 +66,12 @@ class AllReduce:
         deterministic: bool | None = None,
         device: torch.device | str | int | None = None,
     ) -> None:
-        self._group = _member(group)
+        self._group = member(group)
         self._wishes = read_wishes(order, backend, deterministic, environment())
-        self._libraries = _libraries(self._group)
+        self._libraries = libraries(self._group)
         self._lines: dict[torch.device, Line] = {}
-        self._steps: dict[tuple[object, ...], tuple[Reducer, Plan]] = {}
+        self._chosen: dict[tuple[object, ...], tuple[Reducer, Plan]] = {}
+        self._steps: dict[tuple[object, ...], Step] = {}
         self._nothing = NothingReducer()
         self._registers = self._told_order = False
         self._closed = False
@@ -78,6 +89,20 @@ class AllReduce:
         On CUDA it is enqueued on the current stream. 0 elements and groups of one rank send
         nothing.
         """
+        step = self._steps.get((x.shape, x.dtype, x.device))
+        if step is None or x.requires_grad or not x.is_contiguous():
+            return self._carefully(x, out)
+        if out is None:
+            out = step.empty()
+        elif out is not x:
+            _fits(x, out)
+            if not out.is_contiguous():
+                return self._carefully(x, out)
+        step.start(x, out)
+        return out
+
+    def _carefully(self, x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+        """A first call, and whatever is not the same at every call."""
         if out is None:
             out = torch.empty_like(x, memory_format=torch.contiguous_format)
         elif out is not x:
@@ -86,15 +111,24 @@ class AllReduce:
             self._look_twice(x)
         capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
         key = (x.numel(), x.dtype, x.device, capturing, self._registers)
-        step = self._steps.get(key)
-        if step is None:
-            step = self._prepare(key, x, capturing)
-        reducer, plan = step
-        if x.is_contiguous() and out.is_contiguous():
-            reducer.all_reduce(x, out, plan)
-        else:
+        known = self._chosen.get(key)
+        reducer, plan = known or self._choose(key, x, capturing)
+        if not (x.is_contiguous() and out.is_contiguous()):
             _through_copies(reducer, x, out, plan)
+            return out
+        reducer.all_reduce(x, out, plan)
+        if known:
+            self._shorten(x, reducer, plan)
         return out
+
+    def _shorten(self, x: torch.Tensor, reducer: Reducer, plan: Plan) -> None:
+        """Keep the short way for tensors like ``x``, if one plan sums them in captures and outside."""
+        if self._check or not self._line(x.device).always(self._request(x, False), plan):
+            return
+        if len(self._steps) >= _MOST_PLANS:
+            self._steps.clear()
+        start = reducer.starter(plan, x.dtype, x.numel())
+        self._steps[x.shape, x.dtype, x.device] = Step(start, quick.empty_like(x))
 
     def plan(self, x: torch.Tensor) -> Plan:
         """What would be used for ``x`` now and why; sends nothing, unless it is the device's first."""
@@ -124,6 +158,7 @@ class AllReduce:
     def close(self) -> None:
         """Free every workspace. Local: waits for no peer. Safe twice."""
         self._closed = True
+        self._chosen.clear()
         self._steps.clear()
         for line in self._lines.values():
             line.close()
@@ -140,15 +175,15 @@ class AllReduce:
     ) -> None:
         self.close()
 
-    def _prepare(
+    def _choose(
         self, key: tuple[object, ...], x: torch.Tensor, capturing: bool
     ) -> tuple[Reducer, Plan]:
         line = self._line(x.device)
         plan = line.plan(self._request(x, capturing))
-        if len(self._steps) >= _MOST_PLANS:
-            self._steps.clear()
+        if len(self._chosen) >= _MOST_PLANS:
+            self._chosen.clear()
         reducer = self._nothing if plan.backend == "none" else line.reducer(plan)
-        self._steps[key] = reducer, plan
+        self._chosen[key] = reducer, plan
         if plan.order == "library" and not self._told_order:
             self._told_order = True
             self._say_order(plan)
@@ -221,29 +256,6 @@ class AllReduce:
                     expected="the same elements, dtype and device on every rank",
                     do="look at which of the two calls one all-reduce more or less",
                 )
-
-
-def _member(group: Any) -> dist.ProcessGroup:
-    if not dist.is_available() or not dist.is_initialized():
-        raise UsageError(
-            "there is no process group.",
-            seen="torch.distributed is not initialised",
-            do="call torch.distributed.init_process_group first",
-        )
-    found: Any = dist.group.WORLD if group is None else group
-    if not isinstance(found, dist.ProcessGroup):
-        raise UsageError(
-            "this rank is no member of the group.",
-            seen=f"rank {dist.get_rank()}",
-            do="make the AllReduce on the group's own ranks only",
-        )
-    return found
-
-
-def _libraries(group: dist.ProcessGroup) -> dict[str, str]:
-    """The group's backend for each kind of device: ``{"cpu": "gloo", "cuda": "nccl"}``."""
-    pairs = (part.partition(":") for part in dist.get_backend_config(group).split(","))
-    return {device: backend for device, _, backend in pairs}
 
 
 def _fits(x: torch.Tensor, out: torch.Tensor) -> None:

@@ -95,9 +95,6 @@ class Exchange:
         """Return once every rank has come here."""
         self.gather(b"")
 
-    def close(self) -> None:
-        """Nothing: the group that messages travel over outlives this object."""
-
 
 def _gloo_group(ranks: tuple[int, ...], timeout_s: float) -> dist.ProcessGroup:
     """The gloo group of these ranks.

@@ -16,7 +16,8 @@ class GroupFacts:
     that device, ``nccl``, ``gloo`` or another name, ``""`` where it has none.
 
     ``peer_access`` says whether every GPU of the group reads every other's memory, tested by a
-    copy that was checked; None where that was not tested or does not apply. ``off`` and
+    copy that was checked; ``in_place`` whether what torch allocates on each of them can be opened by
+    every other rank (expandable segments cannot). Both None where not asked or beside the point. ``off`` and
     ``missing`` give a backend's reason not to be used at all: ``off`` because a variable or a rule
     says so, ``missing`` because some rank lacks what it needs (the reason names the rank).
     """
@@ -28,6 +29,7 @@ class GroupFacts:
     gpu: str = ""
     capability: tuple[int, int] = (0, 0)
     peer_access: bool | None = None
+    in_place: bool | None = None
     job_nodes: int = 1
     asked: str = "auto"
     deterministic: bool = False

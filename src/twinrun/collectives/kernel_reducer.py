@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from twinrun.collectives import one_shot_push, two_shot_pull, two_shot_push
+from twinrun.collectives.algorithm import Start
 from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import Plan
 from twinrun.collectives.graph_rows import GraphRows
-from twinrun.collectives.ipc_memory import shareable
 from twinrun.collectives.kernel_set import KernelSet, Ready, Sharing, Watch
 from twinrun.collectives.workspace import Workspace
 from twinrun.env import variables as V
@@ -41,7 +42,8 @@ class _Route:
 class KernelReducer:
     """A ``Reducer`` whose algorithms are Twinrun's kernels.
 
-    Takes over ``workspace`` and closes it. One stream at a time: calls on two streams at once need
+    Takes over ``workspace`` and closes it. ``in_place``: what torch allocates can be read by every
+    rank, so that captured calls may go without the workspace. One stream at a time: calls on two streams at once need
     two ``AllReduce`` objects, since a workspace knows one order of calls.
     """
 
@@ -51,6 +53,7 @@ class KernelReducer:
         device: torch.device,
         workspace: Workspace,
         algorithms: Sequence[str],
+        in_place: bool = False,
     ) -> None:
         self._exchange, self._device, self._workspace = exchange, device, workspace
         self._ranks = exchange.ranks
@@ -63,8 +66,7 @@ class KernelReducer:
         self._routes: dict[int, _Route] = {}
         pulled = [two_shot_pull.KERNEL] * (two_shot_pull.NAME in algorithms)
         self._kernels.load([_KERNELS[name] for name in algorithms if name in _KERNELS], pulled)
-        reachable = pulled and all(exchange.gather_json(shareable(device)))
-        self._rows = GraphRows(exchange, device) if reachable else None
+        self._rows = GraphRows(exchange, device) if pulled and in_place else None
         self._limits = {
             "one_shot_push": one_shot_push.limit_bytes(self._size, workspace.slot_bytes),
             "two_shot_push": two_shot_push.limit_bytes(self._size, workspace.slot_bytes),
@@ -94,6 +96,13 @@ class KernelReducer:
             self._in_pieces(x, out, route)
         if self._timeout_s:
             self._look(x.nbytes)
+
+    def starter(self, plan: Plan, dtype: torch.dtype, elements: int) -> Start:
+        """``all_reduce`` for such tensors; the short way where it is one launch of one kernel."""
+        route = self._route(dtype, plan)
+        if self._timeout_s or elements > route.most:
+            return partial(self.all_reduce, plan=plan)
+        return route.ready.starter(elements)
 
     def _route(self, dtype: torch.dtype, plan: Plan) -> _Route:
         if len(self._routes) >= _MOST_ROUTES:

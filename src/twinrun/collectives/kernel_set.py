@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from twinrun.collectives import quick
+from twinrun.collectives.algorithm import Start
 from twinrun.collectives.workspace import Workspace
 from twinrun.kernels import arguments as layout
 from twinrun.kernels import loaded
@@ -59,8 +61,7 @@ class Ready:
     ) -> None:
         self._general, self._whole = general, whole
         self._width, self._index, self._checked = width, index, checked
-        # What torch's own compiled programs call: a tenth of current_stream().cuda_stream.
-        self._current = torch._C._cuda_getCurrentRawStream
+        self._current = quick.current_stream()
 
     def start(self, source: int, target: int, elements: int, row: int = 0, call: int = 0) -> None:
         """Enqueue one launch of ``elements`` from address ``source`` to ``target``.
@@ -80,6 +81,29 @@ class Ready:
         if self._checked:
             told.call = call
         launch(self._current(self._index))
+
+    def starter(self, elements: int) -> Start:
+        """``start`` for tensors of so many ``elements``: all but their addresses is told once.
+
+        Not for rows, nor for checked mode, where every call has a number.
+        """
+        tail = elements * self._width % layout.VECTOR_BYTES
+        launch = (self._general if tail else self._whole).copy()
+        told = launch.arguments
+        told.elements, told.row = elements, 0
+        unaligned = 0 if tail else layout.VECTOR_BYTES - 1
+        enqueue, carefully = launch.__call__, self.start
+        current, index = self._current, self._index
+
+        def start(x: torch.Tensor, out: torch.Tensor) -> None:
+            told.input = source = x.data_ptr()
+            told.output = target = out.data_ptr()
+            if (source | target) & unaligned:
+                carefully(source, target, elements)
+            else:
+                enqueue(current(index))
+
+        return start
 
 
 class KernelSet:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.distributed as dist
 
+from twinrun.collectives.algorithm import Start
 from twinrun.collectives.facts import Plan
 from twinrun.collectives.ordered import gather_and_sum
 
@@ -25,6 +28,9 @@ class LibraryReducer:
         if out is not x:
             out.copy_(x)
         dist.all_reduce(out, group=self._group)
+
+    def starter(self, plan: Plan, dtype: torch.dtype, elements: int) -> Start:
+        return partial(self.all_reduce, plan=plan)
 
     def end_capture(self) -> None:
         """Nothing: a library registers what it needs by itself."""

@@ -12,6 +12,7 @@ from twinrun.collectives.agreement import agree
 from twinrun.collectives.algorithm import Reducer
 from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import GroupFacts, Plan, Request
+from twinrun.collectives.ipc_memory import shareable
 from twinrun.collectives.library import LibraryReducer
 from twinrun.collectives.plan import makeable, plan
 from twinrun.collectives.wishes import Wishes
@@ -52,6 +53,19 @@ class Line:
         """The plan for one request."""
         return plan(self.facts, request)
 
+    def always(self, request: Request, chosen: Plan) -> bool:
+        """Whether ``chosen`` is the plan inside and outside of captures alike."""
+        if self.facts.device == "cpu":
+            return True
+        try:
+            plans = [
+                self.plan(replace(request, capturing=capturing, registers=registers))
+                for capturing, registers in ((False, False), (True, False), (True, True))
+            ]
+        except UnavailableError:
+            return False
+        return all(found == chosen for found in plans)
+
     def reducer(self, chosen: Plan) -> Reducer:
         """The reducer that carries a plan out."""
         return self._reducers[chosen.backend]
@@ -76,6 +90,8 @@ class Line:
         if device.type == "cuda" and in_node:
             trouble = probe.peer_access(self._exchange, device)
             self.facts = replace(self.facts, peer_access=trouble is None)
+            reachable = all(self._exchange.gather_json(shareable(device)))
+            self.facts = replace(self.facts, in_place=reachable)
             for name in in_node if trouble else ():
                 self.facts = self.facts.lacking(name, f"a tested copy failed: {trouble}")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
+from twinrun.collectives.algorithm import Start
 from twinrun.collectives.facts import Plan
 
 
@@ -15,6 +18,9 @@ class NothingReducer:
     def all_reduce(self, x: torch.Tensor, out: torch.Tensor, plan: Plan) -> None:
         if out is not x:
             out.copy_(x)
+
+    def starter(self, plan: Plan, dtype: torch.dtype, elements: int) -> Start:
+        return partial(self.all_reduce, plan=plan)
 
     def end_capture(self) -> None:
         """Nothing."""

@@ -19,11 +19,13 @@ again after ``s+1``.
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
 from twinrun.collectives import semaphores
+from twinrun.collectives.algorithm import Start
 from twinrun.collectives.exchange import Exchange
 from twinrun.collectives.facts import GroupFacts, Plan
 from twinrun.collectives.segment import Segment
@@ -122,6 +124,9 @@ class SharedMemoryReducer:
             # Halfway through, the ranks no longer agree on whose turn it is.
             self._broken = self._broken or f"{type(error).__name__} in the middle of a step"
             raise
+
+    def starter(self, plan: Plan, dtype: torch.dtype, elements: int) -> Start:
+        return partial(self.all_reduce, plan=plan)
 
     def _each_sums_all(self, pieces: Pieces, nbytes: int, order: str) -> None:
         for part, whole in pieces:

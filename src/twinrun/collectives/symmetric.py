@@ -50,7 +50,7 @@ def make(
         fill(device, own + SLOTS, EMPTY_BYTE, workspace_bytes(slot) - SLOTS)
         # Nobody may send before every slot is empty.
         exchange.barrier()
-        return KernelReducer(exchange, device, workspace, ALGORITHMS)
+        return KernelReducer(exchange, device, workspace, ALGORITHMS, facts.in_place is not False)
     except BaseException:
         workspace.close()
         raise

@@ -24,6 +24,8 @@ TABLE = Path(__file__).parent / "tuning.json"
 _ONE_SHOT_BYTES = 128 << 10
 _CAREFUL_SLOT = 8 << 20
 _CAREFUL_BLOCKS = 64
+# A launch counts elements in 32 bits; in place there are no pieces.
+_MOST_PULLED = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +71,16 @@ def pick(backend: str, facts: GroupFacts, request: Request) -> Offer | str:
     table = find(backend, facts.gpu, facts.size)
     if table is None:
         return _careful(backend, facts, request, order)
-    if (
-        table.pull
-        and request.capturing
-        and request.registers
-        and request.nbytes >= table.pull.nbytes
-    ):
-        reason = (
-            f"{table.origin}; in place, else two_shot_push where a rank's memory cannot be opened"
-        )
-        return Offer("two_shot_pull", reason, order, table.pull.blocks, table.pull.threads)
+    pull = table.pull
+    if pull and pull.nbytes <= request.nbytes <= _MOST_PULLED and _in_place(facts, request):
+        return Offer("two_shot_pull", f"{table.origin}; in place", order, pull.blocks, pull.threads)
     row = table.row(request.nbytes)
     return Offer(row.algorithm, table.origin, order, row.blocks, row.threads)
+
+
+def _in_place(facts: GroupFacts, request: Request) -> bool:
+    """Whether the call's own tensors will be exchanged when the capture ends."""
+    return request.capturing and request.registers and facts.in_place is not False
 
 
 def slot_bytes(backend: str, facts: GroupFacts) -> int:

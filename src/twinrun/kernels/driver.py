@@ -59,6 +59,7 @@ class Function:
         with outside_capture():
             self._module = take(cuda.cuModuleLoadData(binary))
             self.handle = take(cuda.cuModuleGetFunction(self._module, name.encode()))
+            self.context = take(cuda.cuCtxGetCurrent())
 
 
 class _Attribute(ctypes.Structure):
@@ -90,10 +91,7 @@ def _launch() -> Any:
     The bindings' own wrapper takes the configuration apart at every call, 9 us on an H200's host;
     with structures that are filled once, a launch costs a third of that.
     """
-    function = ctypes.CDLL("libcuda.so.1").cuLaunchKernelEx
-    function.argtypes = (ctypes.c_void_p,) * 4
-    function.restype = ctypes.c_int
-    return function
+    return ctypes.CDLL("libcuda.so.1").cuLaunchKernelEx
 
 
 class Launch:
@@ -108,7 +106,7 @@ class Launch:
         dependent: bool,
     ) -> None:
         self.arguments = arguments
-        self._function = function
+        self._function, self._dependent = function, dependent
         self._pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         self._attribute = _Attribute(id=_PROGRAMMATIC_STREAM_SERIALIZATION)
         self._attribute.value[0] = 1
@@ -118,11 +116,12 @@ class Launch:
         self._config.attributes = ctypes.pointer(self._attribute)
         self._call = _launch()
         self._stream: int | None = None
+        # Pointers made once: ctypes passes them on as they are.
         self._addresses = (
-            ctypes.addressof(self._config),
-            int(function.handle),
-            ctypes.addressof(self._pointers),
-            None,
+            ctypes.c_void_p(ctypes.addressof(self._config)),
+            ctypes.c_void_p(int(function.handle)),
+            ctypes.c_void_p(ctypes.addressof(self._pointers)),
+            ctypes.c_void_p(None),
         )
 
     def __call__(self, stream: int) -> None:
@@ -131,4 +130,19 @@ class Launch:
             self._config.stream = self._stream = stream
         status = self._call(*self._addresses)
         if status:
-            take((driver().CUresult(status),))
+            self._elsewhere()
+
+    def _elsewhere(self) -> None:
+        """A launch is refused where another device is current: then it goes by its own context."""
+        cuda = driver()
+        take(cuda.cuCtxPushCurrent(self._function.context))
+        try:
+            take((cuda.CUresult(self._call(*self._addresses)),))
+        finally:
+            take(cuda.cuCtxPopCurrent())
+
+    def copy(self) -> Launch:
+        """The same kernel and launch shape, with an argument block of its own."""
+        arguments = type(self.arguments).from_buffer_copy(self.arguments)
+        blocks, threads = self._config.grid[0], self._config.block[0]
+        return Launch(self._function, arguments, blocks, threads, self._dependent)
