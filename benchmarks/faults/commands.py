@@ -1,0 +1,71 @@
+"""The commands that a case stands for, the environment they run in, and what machine that is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from benchmarks.faults.cases import Case
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = "benchmarks.faults.program"
+TIMEOUT_S = 900
+
+
+def surroundings() -> dict[str, Any]:
+    """Arguments for `subprocess.run`: one thread a process, nothing fetched, no warnings."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONPATH": str(ROOT),
+    }
+    return {"env": environment, "cwd": ROOT, "timeout": TIMEOUT_S}
+
+
+def launcher(tp: int, python: str = sys.executable) -> list[str]:
+    """Python as one process, or as ``tp`` ranks under torchrun on a free port."""
+    if tp == 1:
+        return [python]
+    spread = ["-m", "torch.distributed.run", "--nproc-per-node", str(tp)]
+    return [python, *spread, "--master-port", "0", "--standalone"]
+
+
+def run(case: Case, work: Path, *, planted: bool, tp: int, program: str = PROGRAM) -> list[str]:
+    """One side of a case: the right run, or the target with what is planted in it."""
+    given = ["-m", program, "run", str(work / "models" / case.model), *case.options]
+    return [*launcher(tp), *given, *(case.planted if planted else [])]
+
+
+def make_model(case: Case, work: Path) -> None:
+    """Write the case's random model unless it is there."""
+    directory = work / "models" / case.model
+    if (directory / "config.json").exists():
+        return
+    given = ["--family", case.family, "--seed", str(case.seed), *(["--bias"] if case.bias else [])]
+    command = [sys.executable, "-m", PROGRAM, "make", str(directory), *given]
+    subprocess.run(command, check=True, **surroundings())
+
+
+def about() -> dict[str, Any]:
+    """The command, the machine and the versions that a result file names."""
+    module = (
+        Path(sys.argv[0]).parent.name if sys.argv[0].endswith("__main__.py") else "faults.effects"
+    )
+    return {
+        "command": f"python -m benchmarks.{module} " + " ".join(sys.argv[1:]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
