@@ -14,15 +14,24 @@ from twinrun.kernels.arguments import Arguments
 class Noted:
     """Stands in for ``driver.Launch``: what each start was told."""
 
-    def __init__(self, name: str, notes: list[tuple[str, int, int, int, int]]) -> None:
+    def __init__(self, name: str, notes: list[Any]) -> None:
         self.name, self.notes, self.arguments = name, notes, Arguments(rank=1)
+        self.stream: int | None = None
 
     def copy(self) -> Noted:
         return Noted(self.name, self.notes)
 
-    def __call__(self, stream: int) -> None:
+    def aim(self, stream: int) -> None:
+        self.stream = stream
+
+    def fire(self) -> int:
         told = self.arguments
-        self.notes.append((self.name, told.input, told.output, told.elements, stream))
+        self.notes.append((self.name, told.input, told.output, told.elements, self.stream))
+        return 0
+
+    def __call__(self, stream: int) -> None:
+        self.aim(stream)
+        self.fire()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -95,7 +95,11 @@ def _launch() -> Any:
 
 
 class Launch:
-    """A kernel with its launch shape and its ``arguments``, read at every start."""
+    """A kernel with its launch shape and its ``arguments``, read at every start.
+
+    ``fire()`` is the driver's call alone, on the stream that was aimed at last; it gives the
+    driver's status.
+    """
 
     def __init__(
         self,
@@ -114,10 +118,10 @@ class Launch:
             grid=(blocks, 1, 1), block=(threads, 1, 1), attribute_count=int(dependent)
         )
         self._config.attributes = ctypes.pointer(self._attribute)
-        self._call = _launch()
-        self._stream: int | None = None
+        self.stream: int | None = None
         # Pointers made once: ctypes passes them on as they are.
-        self._addresses = (
+        self.fire = partial(
+            _launch(),
             ctypes.c_void_p(ctypes.addressof(self._config)),
             ctypes.c_void_p(int(function.handle)),
             ctypes.c_void_p(ctypes.addressof(self._pointers)),
@@ -126,18 +130,21 @@ class Launch:
 
     def __call__(self, stream: int) -> None:
         """Enqueue on the stream of this handle."""
-        if stream != self._stream:
-            self._config.stream = self._stream = stream
-        status = self._call(*self._addresses)
-        if status:
-            self._elsewhere()
+        if stream != self.stream:
+            self.aim(stream)
+        if self.fire():
+            self.elsewhere()
 
-    def _elsewhere(self) -> None:
-        """A launch is refused where another device is current: then it goes by its own context."""
+    def aim(self, stream: int) -> None:
+        """Let ``fire`` enqueue on this stream from now on."""
+        self._config.stream = self.stream = stream
+
+    def elsewhere(self) -> None:
+        """Where ``fire`` gave no 0: another device may be current, so it goes by its own context."""
         cuda = driver()
         take(cuda.cuCtxPushCurrent(self._function.context))
         try:
-            take((cuda.CUresult(self._call(*self._addresses)),))
+            take((cuda.CUresult(self.fire()),))
         finally:
             take(cuda.cuCtxPopCurrent())
 
