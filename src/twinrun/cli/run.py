@@ -44,6 +44,22 @@ from twinrun.cli.graft_options import Bytes, asked_for, role_options, settings_o
 @click.option(
     "--parameters", is_flag=True, help="Parameters and buffers too, once at the first step."
 )
+@click.option(
+    "--shadow",
+    default="",
+    metavar="GLOBS",
+    help="Run these modules once more, one precision up, and record what they give.",
+)
+@click.option(
+    "--operators",
+    default="",
+    metavar="GLOBS",
+    help="Record every operator that these modules' own code executes.",
+)
+@click.option(
+    "--perturb", default=0, type=click.IntRange(0), metavar="SEED",
+    help="Move the first inputs by about one unit in the last place; 0 is off.",
+)  # fmt: skip
 @click.option("--mesh", default="", metavar="tp=2,dp=2", help="Rank axes, outermost first.")
 @click.option(
     "--max-bytes", default=0, type=Bytes(), show_default="no bound", help="Stop recording there."
@@ -60,6 +76,9 @@ def command(
     mode: str,
     gradients: bool,
     parameters: bool,
+    shadow: str,
+    operators: str,
+    perturb: int,
     mesh: str,
     max_bytes: int,
     print_env: bool,
@@ -86,6 +105,9 @@ def command(
         parameters=parameters,
         mesh=mesh,
         max_bytes=max_bytes,
+        shadow=shadow,
+        operators=operators,
+        perturb=perturb,
     )
     grafts = asked_for(graft)
     settings = settings_of(**graft, mesh=mesh) if grafts else None

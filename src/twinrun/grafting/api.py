@@ -11,6 +11,7 @@ from twinrun.grafting import joining
 from twinrun.grafting.replace import GRADIENTS, value_for
 from twinrun.grafting.seam import current_step
 from twinrun.grafting.site import Site
+from twinrun.recorder.aside import is_aside
 from twinrun.recorder.scope import current_tags
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ def graft(
         raise UsageError(f"gradient {gradient!r} is unknown", expected=" or ".join(GRADIENTS))
     session = joining.current()
     recorder = joining.recorder()
-    if (session is None and recorder is None) or joining.is_compiling():
+    if (session is None and recorder is None) or joining.is_compiling() or is_aside():
         return value
     direction = ""
     new: Any = value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from twinrun.recorder.aside import is_aside
 from twinrun.recorder.record import Tag
 from twinrun.recorder.scope import tags as tags
 from twinrun.recorder.switch import SWITCH, activate, deactivate
@@ -41,13 +42,15 @@ def dump(name: str, tensor: torch.Tensor, dims: str | None = None, **tags: Tag) 
     if torch.compiler.is_compiling():
         _left_out_of_graph(name)
         return
+    if is_aside():
+        return
     recorder.dump(name, tensor, dims, tags)
 
 
 def step() -> None:
     """End an iteration: what is recorded from now on belongs to the next step."""
     recorder = SWITCH.recorder
-    if recorder is not None and not torch.compiler.is_compiling():
+    if recorder is not None and not torch.compiler.is_compiling() and not is_aside():
         recorder.mark_step()
 
 

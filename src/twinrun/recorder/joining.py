@@ -42,6 +42,11 @@ def join() -> bool:
     if V.GRAFT_ROLE.get() is not None:
         # By name: the rooms above are not this one's to import.
         import_module("twinrun.grafting.joining").join(recorder)
+    if recorder.options.natives:
+        import_module("twinrun.diagnosis.natives").join(recorder)
+    if recorder.options.instruments:
+        # After grafting: a shadow is given what was grafted.
+        import_module("twinrun.diagnosis.instruments").join(recorder)
     leave_note("joined", rank=standing().rank)
     return True
 

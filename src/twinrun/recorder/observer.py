@@ -15,7 +15,7 @@ from twinrun.recorder.core import Recorder
 from twinrun.recorder.finishing import finish_before
 from twinrun.recorder.flow import Flow, is_traced
 from twinrun.recorder.gradients import Gradients
-from twinrun.recorder.intercept import interceptors
+from twinrun.recorder.intercept import interceptors, surrounds
 from twinrun.recorder.lineage import Lineage
 from twinrun.recorder.parameters import record_parameters
 from twinrun.recorder.recompute import in_backward
@@ -137,6 +137,8 @@ class Observer:
         depth = len(open_calls)
         open_calls.append(call)
         try:
+            for surround in surrounds:
+                original = surround(call, original)
             output = original(module, *args, **kwargs)
         finally:
             del open_calls[depth:]

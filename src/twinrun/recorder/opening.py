@@ -22,6 +22,11 @@ def open_for_block(
     except TypeError as error:
         known = ", ".join(Options.__dataclass_fields__)
         raise UsageError(f"tr.capture: {error}", expected=f"options among {known}") from None
+    if chosen.instruments:
+        raise UsageError(
+            "tr.capture has no shadow, operators, perturb or own_gradients",
+            do="start the program with twinrun run",
+        )
     command = [sys.executable, *sys.argv]
     made = create_run(path, command=command, options=chosen, origin="capture", overwrite=overwrite)
     recorder = Recorder(made)

@@ -20,7 +20,8 @@ class Options:
     """Options of a capture; each text is checked when the object is made (UsageError).
 
     ``taps`` is one of blocks, modules, leaves, none, or globs over module paths with commas.
-    ``buffer_bytes`` bounds the staging memory of each process, ``max_bytes`` the payload and index
+    ``shadow`` and ``operators`` are globs over module paths with commas, ``perturb`` a seed (0: off):
+    the instruments of docs/run.md, which only ``twinrun run`` has. ``buffer_bytes`` bounds the staging memory of each process, ``max_bytes`` the payload and index
     bytes of the whole directory (0: no bound). ``mesh`` names the rank grid, ``dp=2,tp=2``. ``natives``
     are globs over module paths with commas: what passes their boundaries before a graft replaces it
     is recorded too.
@@ -35,6 +36,10 @@ class Options:
     mesh: str = ""
     max_bytes: int = 0
     buffer_bytes: int = 256 << 20
+    shadow: str = ""
+    operators: str = ""
+    perturb: int = 0
+    own_gradients: bool = False
     natives: str = ""
 
     def __post_init__(self) -> None:
@@ -48,8 +53,22 @@ class Options:
                 f"a staging buffer of {self.buffer_bytes} bytes is too small",
                 expected=f"at least {LEAST_BUFFER} bytes (1 MiB)",
             )
+        for name, globs in (("shadow", self.shadow), ("operators", self.operators)):
+            if globs and not all(glob.strip() for glob in globs.split(",")):
+                raise UsageError(
+                    f"{name} {globs!r} holds an empty name", expected="globs with commas"
+                )
+        if self.perturb < 0:
+            raise UsageError(
+                f"perturb {self.perturb} is negative", expected="a seed, or 0 for none"
+            )
         if self.max_bytes < 0:
             raise UsageError(f"max_bytes {self.max_bytes} is negative", expected="0 or more")
+
+    @property
+    def instruments(self) -> bool:
+        """Whether the program's calls are to be instrumented, not only observed."""
+        return bool(self.shadow or self.operators or self.perturb or self.own_gradients)
 
     def to_json(self) -> dict[str, Any]:
         """The options as a JSON object."""
