@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "Run CMD and observe every Python process that it starts, on any number of ranks.",
     "compare": "Find the first tensor in which two runs part, and say how.",
     "graft": "Run two programs and put tensors of one into the other, at the points that a filter names.",
+    "blame": "Name the module that computes something else when it is given the same inputs, and prove it.",
     "launch": "Start CMD on every rank of this node through torchrun, with a settled environment.",
     "show": "List what the capture in DIR holds; with NAME, show one tensor.",
     "doctor": "Say what this machine is, which all-reduce would be used at each size, why, and what to change.",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
-
 from twinrun.recorder import flatten
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.intercept import interceptors
@@ -14,6 +12,11 @@ from twinrun.recorder.scene import OpenCall
 
 NATIVE = ":native"
 """What a record's name ends with, after the name of the port."""
+
+
+def join(recorder: Recorder) -> None:
+    """Called where a process begins to be observed, after it has joined its graft."""
+    Natives(recorder, recorder.options.natives).install()
 
 
 class Natives:
@@ -51,8 +54,6 @@ class Natives:
         else:
             found = flatten.flatten(tree, "output")
         for port, tensor in found:
-            if not isinstance(tensor, torch.Tensor):
-                continue
             self._recorder.observe(
                 f"{entry.module}:{port}{NATIVE}",
                 tensor,

@@ -14,7 +14,7 @@ from twinrun.recorder.segment import PAYLOAD_ALIGNMENT
 from twinrun.recorder.untrusted import as_int, as_text, parse_object
 
 KINDS = frozenset({"activation", "gradient", "parameter", "buffer"})
-ROLES = frozenset({"input", "output", "dump", "parameter", "shadow", "operator"})
+ROLES = frozenset({"input", "output", "dump", "parameter", "native", "shadow", "operator"})
 _MOST_DIMS = 64
 _MOST_LINKS = 1 << 16
 _EMPTY: Mapping[str, Any] = MappingProxyType({})

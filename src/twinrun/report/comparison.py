@@ -22,7 +22,7 @@ _FIGURES = frozenset({1, 2, 4})
 
 def comparison_page(result: Result, top: int = 10) -> Page:
     """The page of ``result``; lists show their first ``top`` entries and say how many more there are."""
-    page: list[Block | None] = [*_header(result), None]
+    page: list[Block | None] = [*header(result), None]
     if result.invariants:
         page += [*_invariants(result.invariants, top), None]
     page += _verdict(result, top)
@@ -30,7 +30,8 @@ def comparison_page(result: Result, top: int = 10) -> Page:
     return [*page, None, Fields(last)] if last else page
 
 
-def _header(result: Result) -> list[Block]:
+def header(result: Result) -> list[Block]:
+    """Both runs, their versions, and what the reader must know of them."""
     sides = (("baseline", result.baseline), ("target", result.target))
     rows = tuple((label, *_side(side)) for label, side in sides)
     fields = [Field.of("versions", _versions(result.baseline, result.target))]

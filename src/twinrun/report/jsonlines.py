@@ -10,6 +10,7 @@ from typing import Any
 
 from twinrun import __version__
 from twinrun.comparison.result import Result
+from twinrun.diagnosis.finding import Finding
 from twinrun.recorder.record import ProcessInfo, Record, RunInfo
 from twinrun.report.tensor import Seen
 
@@ -32,6 +33,23 @@ def comparison_lines(result: Result) -> Iterator[str]:
                agreed_before=first.agreed if first else None,
                undecided_from=undecided.position if undecided else None,
                advice=result.advice, problems=result.problems)  # fmt: skip
+
+
+def blame_lines(finding: Finding) -> Iterator[str]:
+    """The lines of a finding: ``blame``, ``pass`` es, ``part`` s in order, ``suspect`` s, ``verdict``."""
+    compared = finding.comparison
+    yield line("blame", schema=SCHEMA, twinrun=__version__, baseline=compared.baseline,
+               target=compared.target, options=compared.options)  # fmt: skip
+    for one in finding.passes:
+        yield line("pass", **plain(one))
+    for part in finding.parts:
+        yield line("part", **plain(part))
+    for suspect in finding.suspects:
+        yield line("suspect", **plain(suspect))
+    yield line("verdict", outcome=finding.outcome, exit_code=finding.exit_code,
+               suspects=[s.module for s in finding.suspects], proof=finding.proof,
+               roots=finding.roots, comparison=compared.verdict, notes=finding.notes,
+               advice=finding.advice)  # fmt: skip
 
 
 def capture_lines(

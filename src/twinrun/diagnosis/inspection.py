@@ -1,0 +1,121 @@
+"""Suspects looked at from inside: one precision up, and operator by operator, on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twinrun.comparison.points import Points
+from twinrun.comparison.result import Hint, Result
+from twinrun.comparison.view import View
+from twinrun.diagnosis.accounts import Account
+from twinrun.diagnosis.finding import Operator, Shadow, Suspect
+from twinrun.diagnosis.threeway import ThreeWay, settle
+from twinrun.diagnosis.tree import Module
+from twinrun.diagnosis.weighing import Weighing
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What both sides' inspected runs hold; ``baseline`` None where that side cannot be run."""
+
+    original: View
+    baseline: View | None
+    target: View
+    spread: frozenset[str]
+
+    def settle(self, accounts: Sequence[Account]) -> None:
+        """Give every account its shadow, and the state that follows from it."""
+        mine = Points(self.baseline) if self.baseline is not None else None
+        three = ThreeWay(mine, Points(self.target), Points(self.original))
+        for account in accounts:
+            module = account.segment.module
+            shadow = three.shadow(module.path, account.weighing.way(module))
+            if shadow is None:
+                account.why = account.why or "it has no shadow one precision up"
+                continue
+            account.shadow = shadow
+            worst = account.segment.worst
+            apart = worst.measures.relative_l2 if worst and worst.measures else None
+            dtype = worst.record.dtype if worst else ""
+            before = account.state
+            account.state = settle(before, apart, shadow, self._spread(module), dtype)
+            account.why = _why(account, shadow, apart) or account.why
+
+    def operator(self, account: Account) -> Operator | None:
+        """The operator inside a suspect where the two runs part, if one can be told."""
+        if self.baseline is None:
+            return None
+        from twinrun.diagnosis.sequence import first_difference
+
+        module = account.segment.module
+        weighing = Weighing(self.baseline, self.target)
+        rows = weighing.operators(module)
+        found = first_difference(self.baseline, self.target, module.path, rows)
+        if found is None:
+            return None
+        return Operator(found.operator, found.kind, found.text)
+
+    def _spread(self, module: Module) -> bool:
+        inside = {module.path, *(one.path for one in module.below())}
+        return bool(inside & self.spread)
+
+
+def spread_modules(result: Result) -> frozenset[str]:
+    """Modules whose own weights lie over ranks in one run and not alike in the other."""
+    found = set()
+    for row in result.rows:
+        if row.kind != "parameter" or row.baseline is None or row.target is None:
+            continue
+        if row.baseline.dims.count("[") != row.target.dims.count("[") or (
+            "[" in row.target.dims and row.baseline.ranks != row.target.ranks
+        ):
+            found.add(row.name.rpartition(":")[0].rpartition(".")[0])
+    return frozenset(found)
+
+
+def suspect_of(account: Account, operator: Operator | None) -> Suspect:
+    """A confirmed account as a suspect; its hint is tried on what shows the fault first."""
+    segment = account.segment
+    module = segment.module
+    shown = segment.first
+    hint, row = None, None
+    if shown is not None:
+        account.weighing.hint(shown)
+        hint, row = shown.hint, account.weighing.row(shown)
+    rounds = account.state == "rounds elsewhere"
+    fault = "rounding" if rounds else "own code" if segment.stretch == "own code" else "module"
+    if rounds:
+        hint = _rounding(account.shadow)
+    name = row.name if row is not None else module.path
+    return Suspect(
+        module.path,
+        module.module_class,
+        name,
+        fault,  # type: ignore[arg-type]
+        row=row,
+        operator=operator,
+        hint=hint,
+        why=account.why,
+    )
+
+
+def _rounding(shadow: Shadow | None) -> Hint | None:
+    if shadow is None or shadow.apart is None:
+        return None
+    text = (
+        f"rounding placed elsewhere: in {shadow.precision} both runs compute the same "
+        f"(relative L2 {shadow.apart:.1e})"
+    )
+    return Hint("rounding", text, shadow.apart)
+
+
+def _why(account: Account, shadow: Shadow, apart: float | None) -> str:
+    if shadow.apart is None or shadow.allowed is None:
+        return ""
+    told = f"one precision up ({shadow.precision}) the two are {shadow.apart:.1e} apart"
+    if account.state == "differs":
+        return f"{told}, where rounding explains {shadow.allowed:.1e}"
+    if account.state == "clean":
+        return f"{told}: the same function"
+    return told
