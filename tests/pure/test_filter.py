@@ -118,6 +118,25 @@ def test_reads_names_the_fields_it_depends_on() -> None:
     assert parse_filter("layer < 4 and (*.mlp or step in (1,2))").reads == {"layer", "name", "step"}
 
 
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("layer == 3 and step == 7", True),
+        ("layer == 4 and step == 7", False),
+        ("layer == 4 or step == 7", True),
+        ("not (layer == 3 or step == 7)", False),
+        ("not (layer == 4 and step == 7)", True),
+        ("module in (a, b) and rank == 0", False),
+        ("warm", True),
+        ("", True),
+    ],
+)
+def test_may_looks_only_at_what_lasts(text: str, may: bool) -> None:
+    """A site is out for good where no step, rank or tag could bring it in."""
+    lasting = {"name": "model.layers.3.mlp:output", "module": "m", "layer": 3, "kind": "activation"}
+    assert parse_filter(text).may(lasting) is may
+
+
 @given(st.text(max_size=60))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     """No text raises anything but FilterError, and a parsed one gives a truth value."""
@@ -137,6 +156,13 @@ _TEXTS = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+@given(_TEXTS)
+def test_what_is_taken_may_be_taken(text: str) -> None:
+    """``may`` never says no to a record that the filter takes."""
+    accepts = parse_filter(text)
+    assert accepts.may(FACTS) or not accepts(FACTS)
 
 
 @given(_TEXTS)

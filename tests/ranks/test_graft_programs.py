@@ -210,7 +210,7 @@ def test_strict_stops_at_the_first_failure() -> None:
 
 def without_layout(role: str, rank: int, world: int, **options: Any) -> dict[str, Any]:
     begin(role, rank, world, **options, b2t="*")
-    x = value(rank, 4, 8 // world)
+    x = value(rank, 4, 4 if world == 2 else 7)
     assert tr.graft("x", x) is x
     return end()
 
@@ -312,6 +312,83 @@ class Net(torch.nn.Module):
     def forward(self, x: torch.Tensor, *, scale: float = 1.0) -> dict[str, Any]:
         hidden = self.a(x) * scale
         return {"pair": (hidden, self.b(hidden)), "none": None}
+
+
+class Checkpointed(torch.nn.Module):
+    """Two blocks whose forwards are run again in the backward pass, in torch's two ways, or not."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def block(x: torch.Tensor) -> torch.Tensor:
+            return (self.second(torch.tanh(self.first(x).add_(1))) ** 3).sin()
+
+        if self.how == "plain":
+            return block(x)
+        from torch.utils.checkpoint import checkpoint
+
+        y: torch.Tensor = checkpoint(block, x, use_reentrant=self.how == "reentrant")
+        return y
+
+
+def recomputed(role: str, rank: int, world: int, out: Path, how: str, **options: Any) -> Any:
+    begin(role, rank, world, out, **options, b2t="name == 'first:output' and step < 2")
+    told = []
+    net = Checkpointed("plain" if role == "baseline" else how)
+    for step in range(3):
+        x = value(step if role == "baseline" else step + 7, 2, 4).requires_grad_()
+        net.zero_grad()
+        net(x).sum().backward()
+        told.append([p.grad.tolist() for p in (*net.parameters(), x)])
+        kept = joining._session._kept
+        assert bool(kept._calls) is (role == "target" and step < 2 and how != "plain")
+    return end() | {"gradients": told}
+
+
+@pytest.mark.parametrize("how", ["plain", "reentrant", "hooks"])
+def test_a_recomputed_forward_takes_what_the_first_one_took(tmp_path: Path, how: str) -> None:
+    """Gradients under activation checkpointing are those without it, bit for bit; nothing is sent twice."""
+    out = runs(tmp_path)
+    target = run_jobs(recomputed, out=out, how=how)["target", 0]
+    assert (target["received"], target["failed"], target["ended"]) == (2, 0, "")
+    want = []
+    for step in range(3):
+        net, x = Checkpointed("plain"), value(step + 7, 2, 4).requires_grad_()
+        other = net.first(value(step, 2, 4)).detach() if step < 2 else None
+        if other is not None:
+            net.first.register_forward_hook(lambda m, i, y, z=other: y + (z - y).detach())
+        net(x).sum().backward()
+        want.append([p.grad for p in (*net.parameters(), x)])
+    for mine, right in zip(target["gradients"], want, strict=True):
+        for a, b in zip(mine, right, strict=True):
+            assert torch.allclose(torch.tensor(a), b, rtol=1e-5, atol=1e-6)
+
+
+def recorded(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(role, rank, world, out, **options, b2t="name == 'a:output' or kind == 'parameter'")
+    torch.manual_seed(0)
+    net = Net(0 if role == "baseline" else 7)
+    with torch.no_grad():
+        net(value(0, 2, 4))
+    joining._seam.recorder.close()
+    return end()
+
+
+def test_records_hold_what_was_grafted_and_say_so(tmp_path: Path) -> None:
+    """A boundary's record carries the tag ``grafted``; parameters are recorded after their graft."""
+    out = runs(tmp_path, taps="modules", parameters=True)
+    run_jobs(recorded, out=out)
+    from twinrun.recorder.reader import open_capture
+
+    capture = open_capture(str(out / "target"))
+    tags = {r.name: r.tags.get("grafted") for r in capture.records}
+    assert tags["a:output"] == "b2t" and tags["b:output"] is tags["a:input.input"] is None
+    held = {r.name: capture.tensor(r) for r in capture.records if r.kind == "parameter"}
+    assert torch.equal(held["a.weight:parameter"], Net(0).a.weight)
 
 
 def at_boundaries(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:

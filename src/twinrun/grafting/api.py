@@ -9,9 +9,9 @@ import torch
 from twinrun.errors import UsageError
 from twinrun.grafting import joining
 from twinrun.grafting.replace import GRADIENTS, value_for
-from twinrun.grafting.seam import current_step
 from twinrun.grafting.site import Site
 from twinrun.recorder.aside import is_aside
+from twinrun.recorder.recompute import in_backward
 from twinrun.recorder.scope import current_tags
 
 T = TypeVar("T")
@@ -50,8 +50,10 @@ def graft(
     new: Any = value
     if session is not None:
         merged = {**current_tags(), **tags}
-        step = 0 if recorder is None else current_step(recorder)
-        site = Site(name, step, dims=dims or "", tags=tuple(merged.items()))
+        step = 0 if recorder is None else recorder.step
+        site = Site(
+            name, step, dims=dims or "", tags=tuple(merged.items()), recompute=in_backward()
+        )
         replaced, received = session.pass_through(site, value, extras=extras)
         if replaced:
             direction = session.direction(site) or ""

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from twinrun.recorder.clock import Clock
-from twinrun.recorder.steps import Steps
+from twinrun.recorder.intercept import DumpInterceptor
 
 
 class Bystander:
     """Counts steps and records nothing: the part of a Recorder that ``tr.step`` and ``tr.dump`` call."""
 
     def __init__(self) -> None:
-        self._clock = Clock(Steps.parse(""))
+        self.marks = 0
+        self.dump_interceptors: list[DumpInterceptor] = []
+
+    @property
+    def step(self) -> int:
+        """Only ``tr.step()`` is counted: no module is looked at."""
+        return self.marks
 
     def mark_step(self) -> None:
         """``tr.step()``."""
-        self._clock.mark += 1
+        self.marks += 1
 
     def dump(self, name: str, tensor: object, dims: str | None, tags: Any) -> None:
-        """``tr.dump()``; a seam takes its place."""
+        """``tr.dump()``: for the interceptors alone."""
+        for intercept in self.dump_interceptors:
+            intercept(name, tensor, dims, tags)
 
     def observe(self, name: str, tensor: object, **facts: Any) -> None:
         """Nothing is recorded."""

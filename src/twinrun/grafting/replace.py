@@ -14,11 +14,15 @@ GRADIENTS = ("leaf", "through")
 
 
 class _Through(torch.autograd.Function):
-    """Forward: the received value, bit for bit. Backward: the gradient goes to the original."""
+    """Forward: the received value, bit for bit. Backward: the gradient goes to the original.
+
+    ``received`` comes in a list: as an input given back it would be a view, which the program could
+    not modify in place.
+    """
 
     @staticmethod
-    def forward(ctx: Any, original: torch.Tensor, received: torch.Tensor) -> torch.Tensor:
-        return received
+    def forward(ctx: Any, original: torch.Tensor, received: list[torch.Tensor]) -> torch.Tensor:
+        return received[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -34,7 +38,7 @@ def value_for(original: torch.Tensor, received: torch.Tensor, gradient: str) -> 
     if not original.requires_grad:
         return received
     if gradient == "through" and torch.is_grad_enabled():
-        made: torch.Tensor = _Through.apply(original, received)  # type: ignore[no-untyped-call]
+        made: torch.Tensor = _Through.apply(original, [received])  # type: ignore[no-untyped-call]
         return made
     return (
         received.requires_grad_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from twinrun.grafting.replace import check_overwritable, overwrite, value_for
 from twinrun.grafting.session import Session
 from twinrun.grafting.site import Site
 from twinrun.recorder.core import Recorder
-from twinrun.recorder.intercept import interceptors
+from twinrun.recorder.intercept import beginnings, interceptors
 from twinrun.recorder.parameters import gradient_of, held_by
+from twinrun.recorder.recompute import in_backward
 from twinrun.recorder.roots import Root
 from twinrun.recorder.scene import OpenCall
 from twinrun.recorder.scope import current_tags
@@ -32,40 +34,51 @@ class Seam:
         self._silent: set[tuple[str, str]] = set()
         self._quiet_inputs: dict[str, tuple[list[bool], set[str]]] = {}
         self._optimizer: Any = None
-        self._step = -1
 
     def install(self, *, boundaries: bool = True) -> None:
         """Begin to intercept; without ``boundaries`` only what the program dumps."""
-        self._dump, self.recorder.dump = self.recorder.dump, self.dump  # type: ignore[method-assign]
+        self.recorder.dump_interceptors.append(self.dump)
         if boundaries:
             interceptors.append(self.intercept)
+            beginnings.append(self.begin)
             self._optimizer = register_optimizer_step_pre_hook(self._before_optimizer)
 
     def remove(self) -> None:
         """Leave the program alone again."""
-        if self.intercept in interceptors:
-            interceptors.remove(self.intercept)
-        self.recorder.dump = self._dump  # type: ignore[method-assign]
+        for held, mine in (
+            (interceptors, self.intercept),
+            (beginnings, self.begin),
+            (self.recorder.dump_interceptors, self.dump),
+        ):
+            if mine in held:
+                held.remove(mine)  # type: ignore[arg-type]
         if self._optimizer is not None:
             self._optimizer.remove()
 
     # --- module boundaries -----------------------------------------------------------------
 
+    def begin(self, root: Root) -> None:
+        """A call of a root begins; before a model's first one its parameters are grafted."""
+        with self.session.guarding():
+            self.session.begin(self.recorder.marks or root.call)
+            if id(root) not in self._roots:
+                self._roots[id(root)] = root
+                self._parameters(root)
+
     def intercept(self, call: OpenCall, phase: str, tree: Any) -> Any:
         """The seam's interceptor: inputs are (positional, keyword), outputs any value."""
         entry = call.entry
-        if phase == "output":
-            if isinstance(tree, torch.Tensor) and (entry.module, "output") in self._silent:
+        if not self.session.directions.retagged:
+            if phase == "output":
+                if isinstance(tree, torch.Tensor) and (entry.module, "output") in self._silent:
+                    return tree
+            elif self._quiet(entry.module, *tree):
                 return tree
-        elif call.call == self._step and self._quiet(entry.module, *tree):
-            return tree
         with self.session.guarding():
             if phase == "output":
                 return rebuild(
                     tree, "output", lambda port, value: self._value(call, port, value, "output")
                 )
-            if call.call != self._step or id(entry.root) not in self._roots:
-                self._enter(entry.root, call)
             return self._inputs(call, tree)
         return tree
 
@@ -122,28 +135,23 @@ class Seam:
     def _value(self, call: OpenCall, port: str, value: torch.Tensor, role: str) -> torch.Tensor:
         entry = call.entry
         key = (entry.module, port)
-        if key in self._silent:
+        directions = self.session.directions
+        if key in self._silent and not directions.retagged:
             return value
-        name = f"{entry.module}:{port}"
-        site = self._site(name, role, call)
-        gradient = Site(
-            f"{name}:grad",
-            site.step,
-            "gradient",
-            "output",
-            entry.module,
-            entry.class_name,
-            mesh=entry.root.mesh,
+        site = self._site(f"{entry.module}:{port}", role, call)
+        gradient = replace(
+            site, name=f"{site.name}:grad", kind="gradient", role="output", recompute=False
         )
-        if self.session.lasting and not (self.session.asks(site) or self.session.asks(gradient)):
+        if key not in self._silent and not (
+            directions.may_take(site) or directions.may_take(gradient)
+        ):
             self._silent.add(key)
             return value
         replaced, new = self.session.pass_through(site, value)
         if replaced:
             value = value_for(value, new, self.session.settings.gradient)
-            self.recorder.note(f"grafted values were recorded for {name}")
-        follows = value.requires_grad and torch.is_grad_enabled() and not call.recompute
-        if follows and self.session.asks(gradient):
+            call.tags = {**(call.tags or {}), port: {"grafted": self.session.direction(site) or ""}}
+        if value.requires_grad and torch.is_grad_enabled() and self.session.asks(gradient):
             value.register_hook(lambda arrived: self._gradient(gradient, arrived))  # type: ignore[no-untyped-call]
         return value
 
@@ -157,7 +165,7 @@ class Seam:
         entry = call.entry
         return Site(
             name,
-            marks(self.recorder) or call.call,
+            self.recorder.marks or call.call,
             "activation",
             role,
             entry.module,
@@ -165,15 +173,8 @@ class Seam:
             mesh=entry.root.mesh,
             tags=tuple(current_tags().items()),
             recompute=call.recompute,
+            call=call.call,
         )
-
-    def _enter(self, root: Root, call: OpenCall) -> None:
-        """A call of a root begins; before a model's first one its parameters are grafted."""
-        self._step = call.call
-        self.session.begin(marks(self.recorder) or call.call)
-        if id(root) not in self._roots:
-            self._roots[id(root)] = root
-            self._parameters(root)
 
     # --- parameters and their gradients ----------------------------------------------------
 
@@ -205,7 +206,7 @@ class Seam:
                     self._in_place(site, gradient)
 
     def _held_site(self, held: Any, root: Root, name: str, kind: str) -> Site:
-        step = marks(self.recorder) or max(root.call, 0)
+        step = self.recorder.marks or max(root.call, 0)
         return Site(name, step, kind, "parameter", held.module, held.module_class, mesh=root.mesh)
 
     def _in_place(self, site: Site, tensor: torch.Tensor) -> None:
@@ -217,21 +218,27 @@ class Seam:
 
     # --- dumps -----------------------------------------------------------------------------
 
-    def dump(self, name: str, tensor: object, dims: str | None, tags: Mapping[str, Any]) -> None:
+    def dump(
+        self, name: str, tensor: object, dims: str | None, tags: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """``tr.dump`` of code that is annotated already: a matching tensor is overwritten in place."""
-        added = dict(tags)
+        direction = ""
         if isinstance(tensor, torch.Tensor):
             with self.session.guarding():
-                direction = self._dumped(name, tensor, dims, added)
-                if direction:
-                    added["grafted"] = direction
-        self._dump(name, tensor, dims, added)
+                direction = self._dumped(name, tensor, dims, tags)
+        return {"grafted": direction} if direction else {}
 
     def _dumped(
         self, name: str, tensor: torch.Tensor, dims: str | None, tags: Mapping[str, Any]
     ) -> str:
         merged = {**current_tags(), **tags}
-        site = Site(name, current_step(self.recorder), dims=dims or "", tags=tuple(merged.items()))
+        site = Site(
+            name,
+            self.recorder.step,
+            dims=dims or "",
+            tags=tuple(merged.items()),
+            recompute=in_backward(),
+        )
         if not self.session.asks(site):
             return ""
         if self.session.receives(site):
@@ -245,16 +252,6 @@ class Seam:
             return ""
         overwrite(_local(tensor), _local(new))
         return self.session.direction(site) or ""
-
-
-def marks(recorder: Recorder) -> int:
-    """``tr.step()`` calls so far."""
-    return recorder._clock.mark
-
-
-def current_step(recorder: Recorder) -> int:
-    """The step that a dump belongs to now: calls of the root entered last while there were no marks."""
-    return recorder._clock.step
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

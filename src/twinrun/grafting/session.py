@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from twinrun.errors import PeerError, TwinrunError, UsageError
+from twinrun.grafting.directions import Directions
 from twinrun.grafting.exchange import Exchange
 from twinrun.grafting.guard import Guard
 from twinrun.grafting.journal import Journal
+from twinrun.grafting.kept import Kept
 from twinrun.grafting.passage import Passage, dressed
-from twinrun.grafting.point import B2T, RECEIVER, SENDER, T2B, Point, Rank
+from twinrun.grafting.point import RECEIVER, SENDER, Point, Rank
 from twinrun.grafting.settings import Settings
 from twinrun.grafting.site import Site, Source
 from twinrun.grafting.taking import PointFailed
 from twinrun.grafting.transform import TransformFailed
-from twinrun.recorder.filter import Filter, parse_filter
-from twinrun.recorder.headings import facts_of, probe
 from twinrun.recorder.payload import unseen
 from twinrun.recorder.rank import standing
-
-_LASTING = frozenset({"name", "kind", "role", "module", "module_class", "layer", "recompute"})
 
 OpenSource = Callable[["Session", Rank, int], Source]
 
@@ -43,13 +41,8 @@ class Session:
         started: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings.check()
-        filters = {B2T: settings.b2t, T2B: settings.t2b}
-        self._filters: dict[str, Filter] = {
-            d: parse_filter(text) for d, text in filters.items() if text
-        }
-        self.lasting = all(f.reads <= _LASTING for f in self._filters.values())
-        """whether the filters look only at what a site always is"""
-        self._directions: dict[tuple[Any, ...], str | None] = {}
+        self.directions = Directions(self.settings)
+        self._kept = Kept()
         self._open_source = open_source or _live
         self._started = started
         self._source: Source | None = None
@@ -68,30 +61,7 @@ class Session:
 
     def direction(self, site: Site) -> str | None:
         """b2t, t2b, or None where no filter takes this point; UsageError where both do."""
-        key = (site.name, site.kind, site.role, site.module_class, site.recompute)
-        if self.lasting:
-            try:
-                return self._directions[key]
-            except KeyError:
-                pass
-        matching = [d for d, wanted in self._filters.items() if wanted(self._facts(site))]
-        if len(matching) == 2:
-            raise UsageError(
-                f"{site.name!r} matches both directions",
-                seen=f"--b2t {self.settings.b2t!r} and --t2b {self.settings.t2b!r}",
-                expected="at most one of them to match",
-                do="take the point out of one filter with 'and not ...'",
-            )
-        found = matching[0] if matching else None
-        if self.lasting:
-            self._directions[key] = found
-        return found
-
-    def _facts(self, site: Site) -> dict[str, Any]:
-        sort = probe(
-            site.name, site.kind, site.role, site.module, site.module_class, site.recompute, dict(site.tags)
-        )  # fmt: skip
-        return facts_of(sort) | {"step": site.step, "rank": self.rank.rank}
+        return self.directions.of(site, self.rank.rank)
 
     @property
     def over(self) -> bool:
@@ -155,6 +125,7 @@ class Session:
         """A step begins: ranks that wait for a point of an earlier one learn that it will not come."""
         if self.over:
             return
+        self._kept.begin()
         try:
             self.source.begin(step)
         except TwinrunError as error:
@@ -175,11 +146,20 @@ class Session:
             return False, value
         if direction is None:
             return False, value
-        point = self._point(site)
         if site.recompute:
-            self._tell_once("recomputed forwards (activation checkpointing) are not grafted")
-            return False, value
+            return self._again(site, direction, value)
+        point = self._point(site)
         return self._passed(site, point, direction, value, extras)
+
+    def _again(self, site: Site, direction: str, value: Any) -> tuple[bool, Any]:
+        """In a recomputed forward: what the first one was given; nothing is sent twice."""
+        if RECEIVER[direction] != self.settings.role:
+            return False, value
+        found = self._kept.again(site)
+        if isinstance(found, str):
+            self._tell_once(f"{site.name} was not grafted when its forward was run again: {found}")
+            return False, value
+        return True, found
 
     def _passed(
         self, site: Site, point: Point, direction: str, value: Any, extras: Any
@@ -192,7 +172,9 @@ class Session:
                     passage.give(site, point, direction, value, held, extras)
                     return False, value
                 new = passage.take(site, point, direction, value, held)
-            return True, dressed(new, value)
+            new = dressed(new, value)
+            self._kept.keep(site, new)
+            return True, new
         except PointFailed as error:
             self._fail(point, direction, error)
         except UsageError as error:

@@ -17,6 +17,7 @@ class Site:
     """Where in the program a value was seen; what filters and layouts go by.
 
     ``step`` counts ``tr.step()`` calls, or calls of the outermost module while there are none.
+    ``recompute``: activation checkpointing runs a forward again.
     """
 
     name: str
@@ -29,6 +30,8 @@ class Site:
     mesh: Mapping[str, tuple[int, int]] | None = None
     tags: tuple[tuple[str, Any], ...] = ()
     recompute: bool = False
+    call: int = -1
+    """at a module's boundary, which call of its root this is"""
 
 
 class Source(Protocol):

@@ -15,6 +15,7 @@ from twinrun.recorder.device import capturing
 from twinrun.recorder.filter import Facts, parse_filter
 from twinrun.recorder.headings import Headings, mesh_key, probe
 from twinrun.recorder.index import Entry, Heading
+from twinrun.recorder.intercept import DumpInterceptor
 from twinrun.recorder.options import Options
 from twinrun.recorder.part import Mesh, Part
 from twinrun.recorder.payload import Look, address_of, look
@@ -49,6 +50,7 @@ class Recorder(Part):
         directory = Path(path).absolute()
         options = Options.from_json(read_run(directory)["options"])
         self.tracer: Tracer | None = None
+        self.dump_interceptors: list[DumpInterceptor] = []
         self._clock = Clock(Steps.parse(options.steps))
         self._filter = parse_filter(options.filter)
         super().__init__(directory, options)
@@ -85,6 +87,16 @@ class Recorder(Part):
         self._process.look_up_rank()
         if self._outlet is not None:
             self._outlet.writer.step_ended()
+
+    @property
+    def marks(self) -> int:
+        """``tr.step()`` calls so far."""
+        return self._clock.mark
+
+    @property
+    def step(self) -> int:
+        """The step that a dump belongs to now: ``marks``, or calls of the root entered last while it is 0."""
+        return self._clock.step
 
     def tick(self) -> int:
         """The next value of the process's one order counter."""
@@ -221,6 +233,8 @@ class Recorder(Part):
 
     def dump(self, name: str, tensor: object, dims: str | None, tags: Mapping[str, Tag]) -> None:
         """``tr.dump``: observe, taking part in the data flow where a boundary traces it."""
+        for intercept in self.dump_interceptors:
+            tags = {**tags, **intercept(name, tensor, dims, tags)}
         tracer = self.tracer
         if tracer is None or not isinstance(tensor, torch.Tensor):
             self.observe(name, tensor, dims=dims, tags=tags)

@@ -8,10 +8,11 @@ operator: == != < <= > >= ~ !~        (~ matches a glob; `*` and `?` cross dots)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from operator import eq, ge, gt, le, lt
+from typing import NamedTuple
 
 from twinrun.recorder.filter_words import Word, filter_error, split_words
 from twinrun.recorder.record import Tag
@@ -27,20 +28,36 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter: call it with a record's facts; ``reads`` are the fields it looks at."""
+    """A parsed filter: call it with a record's facts; ``reads`` are the fields it looks at.
+
+    ``may(facts)``: whether it could take such a record, whatever the fields outside ``LASTING`` hold.
+    """
 
     text: str
     test: Test
+    may: Test
     reads: frozenset[str]
 
     def __call__(self, facts: Facts) -> bool:
         return self.test(facts)
 
 
+LASTING = frozenset({"name", "kind", "role", "module", "module_class", "layer", "recompute"})
+"""Fields that are the same for every record of one port of one module."""
+
+
+class _Node(NamedTuple):
+    """A part of a filter: its test, and what it may turn out to be when only ``LASTING`` is known."""
+
+    test: Test
+    may: Test
+    may_not: Test
+
+
 def parse_filter(text: str) -> Filter:
     """Read a filter text; the empty text takes everything. FilterError shows where it fails."""
     if not text.strip():
-        return Filter("", lambda facts: True, frozenset())
+        return Filter("", _always, _always, frozenset())
     return _Parser(text).filter()
 
 
@@ -53,10 +70,10 @@ class _Parser:
         self.reads: set[str] = set()
 
     def filter(self) -> Filter:
-        test = self._or()
+        node = self._or()
         if self._word.sort != "end":
             raise self._error(f"{self._word.value!r} was not expected here")
-        return Filter(self.source, test, frozenset(self.reads))
+        return Filter(self.source, node.test, node.may, frozenset(self.reads))
 
     @property
     def _word(self) -> Word:
@@ -74,34 +91,40 @@ class _Parser:
             return word.value
         return None
 
-    def _or(self) -> Test:
-        tests = [self._and()]
+    def _or(self) -> _Node:
+        nodes = [self._and()]
         while self._accept("or"):
-            tests.append(self._and())
-        return tests[0] if len(tests) == 1 else lambda facts: any(test(facts) for test in tests)
+            nodes.append(self._and())
+        if len(nodes) == 1:
+            return nodes[0]
+        tests, may, may_not = zip(*nodes, strict=True)
+        return _Node(_any(tests), _any(may), _all(may_not))
 
-    def _and(self) -> Test:
-        tests = [self._not()]
+    def _and(self) -> _Node:
+        nodes = [self._not()]
         while self._accept("and"):
-            tests.append(self._not())
-        return tests[0] if len(tests) == 1 else lambda facts: all(test(facts) for test in tests)
+            nodes.append(self._not())
+        if len(nodes) == 1:
+            return nodes[0]
+        tests, may, may_not = zip(*nodes, strict=True)
+        return _Node(_all(tests), _all(may), _any(may_not))
 
-    def _not(self) -> Test:
+    def _not(self) -> _Node:
         turned = False
         while self._accept("not"):
             turned = not turned
-        test = self._test()
-        return (lambda facts: not test(facts)) if turned else test
+        node = self._test()
+        return _Node(_turned(node.test), node.may_not, node.may) if turned else node
 
-    def _test(self) -> Test:
+    def _test(self) -> _Node:
         if self._accept("("):
             self.depth += 1
             if self.depth > _DEEPEST:
                 raise self._error(f"more than {_DEEPEST} parentheses inside each other")
-            test = self._or()
+            node = self._or()
             self._expect(")")
             self.depth -= 1
-            return test
+            return node
         word = self._take()
         if word.sort not in ("word", "text") or (word.sort == "word" and word.value in _JOINTS):
             self.at -= word.sort != "end"
@@ -112,8 +135,8 @@ class _Parser:
         self._check_field(word)
         self.reads.add(word.value)
         if operator in ("in", "not in"):
-            return _member(word.value, self._values(), operator == "in")
-        return _compare(word.value, operator, self._value(operator))
+            return _leaf(_member(word.value, self._values(), operator == "in"), word.value)
+        return _leaf(_compare(word.value, operator, self._value(operator)), word.value)
 
     def _operator(self) -> str | None:
         if self._word.value == "not" and self.words[self.at + 1].value == "in":
@@ -125,14 +148,16 @@ class _Parser:
         if not re.fullmatch(r"[A-Za-z_][\w.-]*", word.value):
             raise filter_error(self.source, word.at, f"{word.value!r} is no name of a field")
 
-    def _alone(self, word: Word) -> Test:
+    def _alone(self, word: Word) -> _Node:
         self.reads.add("name")
         matches = _glob(word.value)
         if word.sort == "text" or not word.value.isidentifier():
-            return lambda facts: matches(facts.get("name", ""))
+            return _leaf(lambda facts: matches(facts.get("name", "")), "name")
         tag = word.value
         self.reads.add(tag)
-        return lambda facts: facts.get(tag) is True or matches(facts.get("name", ""))
+        return _leaf(
+            lambda facts: facts.get(tag) is True or matches(facts.get("name", "")), "name", tag
+        )
 
     def _values(self) -> list[Tag]:
         opening = self._accept("(", "[")
@@ -200,7 +225,44 @@ def _ordered(held: Tag, value: Tag, order: Callable[[Tag, Tag], bool]) -> bool:
 
 
 def _member(field: str, values: list[Tag], wanted: bool) -> Test:
-    return lambda facts: any(_equal(facts.get(field), value) for value in values) is wanted
+    """A look-up, so that a list may name hundreds of modules."""
+    texts = frozenset(v for v in values if isinstance(v, str))
+    flags = frozenset(v for v in values if isinstance(v, bool))
+    numbers = frozenset(v for v in values if not isinstance(v, (str, bool)))
+
+    def test(facts: Facts) -> bool:
+        held = facts.get(field)
+        if isinstance(held, str):
+            return (held in texts) is wanted
+        if not isinstance(held, (int, float)):  # a tag may hold anything
+            return not wanted
+        return (held in (flags if isinstance(held, bool) else numbers)) is wanted
+
+    return test
 
 
-__all__ = ["Facts", "Filter", "parse_filter"]
+def _leaf(test: Test, *fields: str) -> _Node:
+    if LASTING.issuperset(fields):
+        return _Node(test, test, _turned(test))
+    return _Node(test, _always, _always)
+
+
+def _always(facts: Facts) -> bool:
+    return True
+
+
+def _turned(test: Test) -> Test:
+    return lambda facts: not test(facts)
+
+
+def _any(tests: Iterable[Test]) -> Test:
+    held = tuple(tests)
+    return lambda facts: any(test(facts) for test in held)
+
+
+def _all(tests: Iterable[Test]) -> Test:
+    held = tuple(tests)
+    return lambda facts: all(test(facts) for test in held)
+
+
+__all__ = ["LASTING", "Facts", "Filter", "parse_filter"]

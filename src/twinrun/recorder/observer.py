@@ -15,7 +15,7 @@ from twinrun.recorder.core import Recorder
 from twinrun.recorder.finishing import finish_before
 from twinrun.recorder.flow import Flow, is_traced
 from twinrun.recorder.gradients import Gradients
-from twinrun.recorder.intercept import interceptors, surrounds
+from twinrun.recorder.intercept import beginnings, interceptors, surrounds
 from twinrun.recorder.lineage import Lineage
 from twinrun.recorder.parameters import record_parameters
 from twinrun.recorder.recompute import in_backward
@@ -72,6 +72,8 @@ class Observer:
                 return original(module, *args, **kwargs)
         else:
             entry = self._guarded(self._enter_root, module)
+            if entry is not None and entry.root.told != entry.root.call:
+                self._begun(entry.root)
         if entry is None:
             return original(module, *args, **kwargs)
         if not entry.called:
@@ -115,8 +117,14 @@ class Observer:
         self.recorder.begin_step(root.index)
         if root.call == 0:
             self.recorder.announce()
-            if self.recorder.options.parameters:
-                record_parameters(self.recorder, root)
+
+    def _begun(self, root: Root) -> None:
+        """After the step was counted: who may change the parameters comes before who records them."""
+        root.told = root.call
+        for begins in beginnings:
+            begins(root)
+        if root.call == 0 and self.recorder.options.parameters:
+            self._guarded(record_parameters, self.recorder, root)
 
     def _observed(
         self,
@@ -202,9 +210,11 @@ class Observer:
         entry = call.entry
         recorder = self.recorder
         name = f"{entry.module}:{port}"
+        tags = None if call.tags is None else call.tags.get(port)
         if self._filtered and not recorder.wants(
-            name, kind="activation", role=role, module=entry.module, module_class=entry.class_name
-        ):
+            name, kind="activation", role=role, module=entry.module, module_class=entry.class_name,
+            tags=tags,
+        ):  # fmt: skip
             return None
         sources, parents = self.lineage.trace(tensor)
         number = recorder.observe(
@@ -216,6 +226,7 @@ class Observer:
             root=entry.root.index,
             call=call.call,
             mesh=entry.root.mesh,
+            tags=tags,
             sources=sources,
             parents=parents,
             reduction=entry.reduction if role == "output" else 0,

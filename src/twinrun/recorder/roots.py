@@ -37,8 +37,8 @@ class Entry:
 class Root:
     """An outermost module: its label, its index in the recorder, and every module below it.
 
-    ``call`` counts its calls from 0; -1 before the first. ``mesh`` are the rank's coordinates where
-    the model itself tells them.
+    ``call`` counts its calls from 0; -1 before the first; ``told``: of which of them ``beginnings``
+    were told last. ``mesh`` are the rank's coordinates where the model itself tells them.
     """
 
     ref: weakref.ref[nn.Module]
@@ -46,6 +46,7 @@ class Root:
     class_name: str
     index: int
     call: int = -1
+    told: int = -1
     mesh: dict[str, tuple[int, int]] | None = None
     entries: dict[int, Entry] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from twinrun.recorder.flow import UNKNOWN
+from twinrun.recorder.record import Tag
 from twinrun.recorder.roots import Entry
 
 
@@ -30,7 +32,8 @@ class Sight:
 class OpenCall:
     """One observed call of a module, from its entry to its return.
 
-    ``call`` is the root's call that it belongs to, ``begun`` the tick at its entry.
+    ``call`` is the root's call that it belongs to, ``begun`` the tick at its entry. ``tags``: for some
+    ports, what interceptors add to their records.
     """
 
     entry: Entry
@@ -38,6 +41,7 @@ class OpenCall:
     call: int
     recompute: bool
     sight: Sight = field(default_factory=Sight)
+    tags: dict[str, Mapping[str, Tag]] | None = None
 
 
 class Scene(threading.local):
