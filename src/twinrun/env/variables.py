@@ -274,6 +274,10 @@ GRAFT_GRADIENT = declare(
     "TWINRUN_GRAFT_GRADIENT", Choice(("through", "leaf")), None, room="grafting",
     help="at module boundaries: gradients go through a replaced value, or end at it",
 )  # fmt: skip
+GRAFT_CHANNEL = declare(
+    "TWINRUN_GRAFT_CHANNEL", Choice(("auto", "ipc", "nccl", "host")), None, room="grafting",
+    help="what this side's GPU tensors travel over; auto takes the best that works and says why",
+)  # fmt: skip
 GRAFT_JOURNAL = declare(
     "TWINRUN_GRAFT_JOURNAL", Directory(), None, room="grafting",
     help="directory that gets a file of JSON lines from each process of a graft",

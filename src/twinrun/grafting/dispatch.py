@@ -18,6 +18,9 @@ from twinrun.grafting.roster import Roster
 _EVICT_S = 5.0
 """How long a full buffer is waited for before what somebody took already is dropped."""
 
+LAST_STEP = 1 << 62
+"""The step of a rank that will give and take nothing more."""
+
 _LINGER_S = 60.0
 """How long the process that serves the meeting stays for ranks that have yet to come."""
 
@@ -51,8 +54,15 @@ class Dispatch:
         peer = self._roster.peers[want.receiver]
         if peer.goodbye is not None or peer.gone_at:
             return 0
+        outlet = self._roster.outlet(peer)
+        if peer.sending is not None:
+            direct = peer.sending.message(*parcel.parts(want), outlet, peer.served)
+            if direct is not None:
+                message, nbytes = direct
+                outlet.send(message)
+                return message.nbytes + nbytes
         message = parcel.message(want)
-        self._roster.outlet(peer).send(message)
+        outlet.send(message)
         return message.nbytes
 
     def keep(self, parcel: Parcel, served: Mapping[Rank, Want]) -> None:
@@ -95,8 +105,16 @@ class Dispatch:
             pass
 
     def _sending(self) -> bool:
-        others = self._roster.others(self._other)
-        return any(p.outlet is not None and not p.outlet.drained() for p in others if not p.gone_at)
+        others = [p for p in self._roster.others(self._other) if not p.gone_at]
+        if any(p.outlet is not None and not p.outlet.drained() for p in others):
+            return True
+        # Who has reached its end takes nothing more out of this process's GPU.
+        return any(
+            p.sending is not None
+            and p.sending.busy()
+            and self._desk.ledger.of(p.rank).step < LAST_STEP
+            for p in others
+        )
 
     def _awaited(self) -> bool:
         """Whether a rank has yet to come to the meeting that ends with this process."""

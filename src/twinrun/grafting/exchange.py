@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.dispatch import Dispatch
+from twinrun.grafting.dispatch import LAST_STEP, Dispatch
 from twinrun.grafting.giving import Given, Parcel, Want
 from twinrun.grafting.ledger import Announcement, Ledger
 from twinrun.grafting.message import Message
@@ -24,7 +24,6 @@ from twinrun.grafting.wire import field as read
 
 _ASK_S = 1.0
 _LOOK_S = 0.5
-_END = 1 << 62
 
 
 class Exchange:
@@ -70,7 +69,7 @@ class Exchange:
             with self.lock:
                 parcel = parcel_of(self._announce(point, holding))
                 orders = self.dispatch.shelf.orders(parcel)
-            if len(orders) < (self.roster.world(OTHER[self.me.role]) or _END):
+            if len(orders) < (self.roster.world(OTHER[self.me.role]) or LAST_STEP):
                 self.dispatch.keep(parcel, orders)
             sent = [
                 self.dispatch.send(parcel, want) for want in orders.values() if want.boxes != ()
@@ -126,7 +125,7 @@ class Exchange:
                     and self.failure is None
                     and (self.roster.peers or self.dispatch.shelf.kept)
                 ):
-                    self._pass(_END)
+                    self._pass(LAST_STEP)
                     self.dispatch.drain()
             except TwinrunError as error:
                 self.failed(error)

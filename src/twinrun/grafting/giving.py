@@ -10,7 +10,7 @@ import torch
 
 from twinrun.errors import PeerError
 from twinrun.grafting.ledger import Ledger
-from twinrun.grafting.memory import snapshot
+from twinrun.grafting.memory import on_host, snapshot
 from twinrun.grafting.message import Message
 from twinrun.grafting.outlet import Buffer
 from twinrun.grafting.point import Point, Rank
@@ -74,16 +74,21 @@ class Parcel:
         return Parcel(self.point, self.announced, own, self.value, self.extras, beside)
 
     def message(self, want: Want) -> Message:
-        """The message that answers ``want``; PeerError for boxes outside the tensor."""
+        """The message that answers ``want``, through host memory; PeerError as ``parts``."""
+        header, tensors = self.parts(want)
+        return Message(header, [t if t.is_cpu else on_host(t) for t in tensors])
+
+    def parts(self, want: Want) -> tuple[dict[str, Any], tuple[torch.Tensor, ...]]:
+        """Header and tensors of what answers ``want``; PeerError for boxes outside the tensor."""
         header: dict[str, Any] = {"p": list(self.point), "h": self.announced, "k": want.number}
         if want.boxes is None:
             header |= {"v": [self.value] if self.tensor is None else None, "x": self.extras}
             whole = () if self.tensor is None else (self.tensor,)
             header["b"] = [[str(t.dtype)[6:], list(t.shape)] for t in (*whole, *self.beside)]
-            return Message(header, (*whole, *self.beside))
+            return header, (*whole, *self.beside)
         if self.tensor is None:
             raise PeerError(f"{want.receiver} wants boxes of {self.point}, which is no tensor")
-        return Message(header, [_view(self.tensor, box, want) for box in want.boxes])
+        return header, tuple(_view(self.tensor, box, want) for box in want.boxes)
 
 
 def _view(tensor: torch.Tensor, box: Box, want: Want) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
@@ -13,23 +14,48 @@ from twinrun.grafting.outlet import Pipe
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.wire import PREFIX, Header, decode_header, decode_prefix
 
+HOST = torch.device("cpu")
+
+
+class Away(Protocol):
+    """Payloads that do not follow their message, and messages that prepare for them."""
+
+    def define(self, header: Header) -> bool: ...
+
+    def payload(self, header: Header) -> Any: ...
+
 
 class Inlet:
     """Receives messages from one peer, called ``who``; used by one thread at a time.
 
     ``check`` raises when the peer has gone. A message that has begun must keep moving: PeerError
-    after ``timeout_s`` without a byte.
+    after ``timeout_s`` without a byte. ``away`` knows the payloads that lie elsewhere.
     """
 
-    def __init__(self, pipe: Pipe, who: str, check: Callable[[], None], timeout_s: float) -> None:
+    def __init__(
+        self, pipe: Pipe, who: str, check: Callable[[], None], timeout_s: float, away: Away
+    ) -> None:
         self.pipe = pipe
         self.who = who
+        self._away = away
+        self._elsewhere: Any = None
         self._check = check
         self._timeout_s = timeout_s
         self._prefix = torch.empty(PREFIX.size, dtype=torch.uint8)
         self._prefix_address = self._prefix.data_ptr()
         self._scratch: torch.Tensor | None = None
-        self.left = 0
+        self._following = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes of the payload that have not been read."""
+        away = self._elsewhere
+        return self._following if away is None else int(away.left)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the payload lies."""
+        return HOST if self._elsewhere is None else self._elsewhere.device
 
     def poll(self) -> Header | None:
         """The header of the next message, or None while none has begun to arrive.
@@ -47,7 +73,10 @@ class Inlet:
         text = torch.empty(header_bytes, dtype=torch.uint8)
         self._read(text.data_ptr(), header_bytes)
         header = decode_header(ctypes.string_at(text.data_ptr(), header_bytes), self.who)
-        self.left = payload_bytes
+        self._following = payload_bytes
+        if self._away.define(header):
+            return self.poll()
+        self._elsewhere = self._away.payload(header)
         return header
 
     def read(self, address: int, nbytes: int) -> None:
@@ -59,17 +88,28 @@ class Inlet:
                 expected=f"{nbytes} bytes",
             )
         self._read(address, nbytes)
-        self.left -= nbytes
+        self._following -= nbytes
 
     def read_all(self) -> torch.Tensor:
         """The whole payload as bytes, in memory of its own."""
+        if self._elsewhere is not None:
+            read: torch.Tensor = self._elsewhere.read_all()
+            return read
         whole = torch.empty(self.left, dtype=torch.uint8)
         self.read(whole.data_ptr(), self.left)
         return whole
 
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
-        """The next elements, sent as ``dtype``, into the host view ``into`` (cast, or added to it)."""
+        """The next elements, sent as ``dtype``, into the view ``into`` (cast, or added to it)."""
         if into.numel() == 0:
+            return
+        if self._elsewhere is not None:
+            self._elsewhere.read_tensor(into, dtype, add=add)
+            return
+        if not into.is_cpu:
+            arrived = torch.empty(into.shape, dtype=dtype)
+            self.read(arrived.data_ptr(), arrived.numel() * arrived.element_size())
+            into.add_(arrived.to(into.device)) if add else into.copy_(arrived)
             return
         if dtype == into.dtype and not add and into.is_contiguous():
             self.read(into.data_ptr(), into.numel() * into.element_size())

@@ -77,21 +77,29 @@ def runs(tensor: torch.Tensor) -> Iterator[Run]:
         yield address, count * size, scratch
 
 
-def on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """``tensor`` detached, in host memory, without pending conjugation or negation; shared if it can be.
-
-    A device tensor is copied in the order of the current stream; only that stream is waited for.
-    """
+def settled(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` detached, on its own device, without pending conjugation or negation; shared if it can be."""
     plain = tensor.detach()
     if plain.is_conj():
         plain = plain.resolve_conj()
     if plain.is_neg():
         plain = plain.resolve_neg()
-    return plain if plain.device.type == "cpu" else plain.contiguous().to("cpu")
+    return plain
+
+
+def on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """``settled``, in host memory.
+
+    A device tensor is copied in the order of the current stream; only that stream is waited for.
+    """
+    plain = settled(tensor)
+    return plain if plain.is_cpu else plain.contiguous().to("cpu")
 
 
 def snapshot(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy of a host tensor, made by memmove."""
+    """A contiguous copy in host memory, made by memmove where the tensor lies there."""
+    if not tensor.is_cpu:
+        return on_host(tensor)
     copy = torch.empty(tensor.shape, dtype=tensor.dtype)
     address = copy.data_ptr()
     for source, nbytes, _ in runs(tensor):
@@ -101,7 +109,10 @@ def snapshot(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def fill(tensor: torch.Tensor, source: torch.Tensor) -> None:
-    """Overwrite the host tensor ``tensor`` with ``source`` (same shape), block by block."""
+    """Overwrite ``tensor`` with ``source`` (same shape); in host memory block by block."""
+    if not (tensor.is_cpu and source.is_cpu):
+        tensor.copy_(source)
+        return
     if tensor.is_contiguous() and source.is_contiguous() and tensor.dtype == source.dtype:
         memmove(tensor.data_ptr(), source.data_ptr(), tensor.numel() * tensor.element_size())
         return

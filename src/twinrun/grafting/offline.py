@@ -183,6 +183,7 @@ class _Boxes:
     def __init__(self, box: torch.Tensor) -> None:
         self._box = box
         self.left = box.numel() * box.element_size()
+        self.device = box.device
 
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         from twinrun.grafting.memory import blocks, fill

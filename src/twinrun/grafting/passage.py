@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from twinrun.grafting.device_stats import abs_max, replaced
 from twinrun.grafting.giving import Parcel
-from twinrun.grafting.journal import Journal, abs_max, moved
+from twinrun.grafting.journal import Journal
 from twinrun.grafting.layouts import Layouts
-from twinrun.grafting.memory import on_host
+from twinrun.grafting.memory import on_host, settled
 from twinrun.grafting.point import RECEIVER, Holding, Point, Rank
+from twinrun.grafting.reach import receives_into
 from twinrun.grafting.receiving import Taken
 from twinrun.grafting.settings import Settings, split_dims
 from twinrun.grafting.site import Site, Source
@@ -96,7 +98,7 @@ class Passage:
     ) -> None:
         """Send a value with its extras; what it says is written down."""
         holding, tensor = held
-        host = None if tensor is None else on_host(tensor)
+        own = None if tensor is None else settled(tensor)
         plain = told = None
         carried: tuple[torch.Tensor, ...] = ()
         if tensor is None or extras is not None:
@@ -107,7 +109,7 @@ class Passage:
             carried = tuple(on_host(look(t).tensor).contiguous() for t in beside)
         source = self._source()
         given = source.give(
-            point, holding, lambda number: Parcel(point, number, host, plain, told, carried)
+            point, holding, lambda number: Parcel(point, number, own, plain, told, carried)
         )
         where = " ".join(f"{axis} {at}/{size}" for axis, at, size in holding.mesh)
         facts = {
@@ -118,22 +120,23 @@ class Passage:
             "bytes": given.nbytes,
             "channel": given.channel,
         }
-        stats = {"abs_max": abs_max(host)} if self._journal.full and host is not None else {}
+        stats = {"abs_max": abs_max(own)} if self._journal.full and own is not None else {}
         self._journal.note_sent(point, direction, facts, stats)
 
     def take(self, site: Site, point: Point, direction: str, value: Any, held: Held) -> Any:
         """The other run's value in the place of ``value``; a DTensor's comes as its local tensor."""
         holding, tensor = held
         transform = self._transforms.of(site.name)
+        if tensor is not None:
+            receives_into(tensor)
         taken = self._source().take(point, holding, whole=transform is not None)
         if transform is None:
             assert taken.tensor is not None and tensor is not None
-            host = taken.tensor
-            new: Any = host if tensor.device.type == "cpu" else host.to(tensor.device)
-            self._note_taken(point, direction, taken, tensor, host)
+            new: Any = taken.tensor.to(tensor.device)
+            self._note_taken(point, direction, taken, tensor, new)
         else:
             new = self._transformed(transform, taken, site, point, direction, value, tensor)
-            after = on_host(new) if isinstance(new, torch.Tensor) else None
+            after = new if isinstance(new, torch.Tensor) else None
             self._note_taken(point, direction, taken, tensor, after)
         return new
 
@@ -174,12 +177,7 @@ class Passage:
     ) -> None:
         stats = {}
         if self._journal.full and before is not None and after is not None:
-            host = on_host(before)
-            stats = {
-                "before_abs_max": abs_max(host),
-                "after_abs_max": abs_max(after),
-                "moved": moved(host, after),
-            }
+            stats = replaced(before, after)
         facts = {
             "senders": list(taken.senders),
             "note": taken.note,

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from twinrun.errors import PeerError, TwinrunError
+from twinrun.grafting.answering import Answering
 from twinrun.grafting.endpoint import connect, rings
 from twinrun.grafting.inlet import Inlet
 from twinrun.grafting.link import Link
 from twinrun.grafting.outlet import Outlet
 from twinrun.grafting.point import ROLES, Rank
+from twinrun.grafting.sending import Sending
 from twinrun.grafting.settings import Settings, difference
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
@@ -29,6 +31,9 @@ class Peer:
     local: bool
     inlet: Inlet | None = None
     outlet: Outlet | None = None
+    sending: Sending | None = None
+    """GPU tensors to it; None where this process has no GPU"""
+    receiving: Answering | None = None
     passed: int = -1
     """the step that its pipe to us has reached"""
     asked: int = 0
@@ -41,9 +46,29 @@ class Peer:
     goodbye: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def lost(self) -> None:
+        """It has gone: nothing may wait for it on the GPU."""
+        for half in (self.sending, self.receiving):
+            if half is not None:
+                half.lost()
+
+    def close(self) -> None:
+        """Close every connection to it."""
+        self.link.close()
+        if self.receiving is not None:
+            self.receiving.close()
+        if self.outlet is not None:
+            self.outlet.close()
+
     @property
     def channel(self) -> str:
-        """What tensors travel over, and why it is not a ring where it is none."""
+        """What the last tensor travelled over, and why not over something better."""
+        direct = self.sending.over if self.sending is not None else ""
+        return direct or self.bytes_over
+
+    @property
+    def bytes_over(self) -> str:
+        """What host memory travels over, and why it is not a ring where it is none."""
         reason = rings(self.local)
         return "shared memory" if reason is None else f"tcp ({reason})"
 

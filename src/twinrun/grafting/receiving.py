@@ -26,8 +26,8 @@ from twinrun.recorder.dtypes import BY_NAME
 class Taken:
     """What one receiver got at a point.
 
-    ``tensor``: its own boxes, host memory that the caller owns; None when whole values were asked
-    for. ``whole``: (sender, tensor or None, plain value, extras) in sender-rank order.
+    ``tensor``: its own boxes, in memory that the caller owns, on the device that they came to; None
+    when whole values were asked for. ``whole``: (sender, tensor or None, plain value, extras) in sender-rank order.
     """
 
     tensor: torch.Tensor | None
@@ -165,7 +165,9 @@ class Taking:
             return
         dtype = self._dtype(order, pull.sender)
         if self.assembly is None:
-            self.assembly = Assembly(order.plan, self.holding.shape, BY_NAME[self.holding.dtype])
+            self.assembly = Assembly(
+                order.plan, self.holding.shape, BY_NAME[self.holding.dtype], payload.device
+            )
         if not self.assembly.put(pull.parts, payload, dtype):
             self.unequal.append(pull.sender)
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from twinrun import __version__
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.endpoint import Endpoint, Unreachable, connect, rings
-from twinrun.grafting.inlet import Inlet
+from twinrun.grafting.direct import ANSWERS, QUESTIONS
+from twinrun.grafting.endpoint import Endpoint, Unreachable, connect
 from twinrun.grafting.link import HungUp, Link, check_token, receive_one, same_user
 from twinrun.grafting.meeting import Meeting
-from twinrun.grafting.outlet import Buffer, Outlet, Pipe
+from twinrun.grafting.outlet import Buffer, Outlet
 from twinrun.grafting.peer import Listener, Peer, check_greeting, refuse
+from twinrun.grafting.pipes import accept, open_pipe, stream_of
 from twinrun.grafting.point import OTHER, Rank
+from twinrun.grafting.reach import attach
 from twinrun.grafting.ring import Ring
 from twinrun.grafting.settings import Settings
 from twinrun.grafting.stream import Stream
@@ -40,6 +42,7 @@ class Roster:
         self.peers: dict[Rank, Peer] = {}
         self.left_early: set[Rank] = set()
         self.buffer = Buffer(settings.buffer_bytes)
+        self.device_buffer = Buffer(settings.buffer_bytes)
         self._listener = listener
         self._closed = False
         self._selector = selectors.DefaultSelector()
@@ -98,7 +101,7 @@ class Roster:
         with peer.lock:
             if peer.outlet is None:
                 peer.outlet = Outlet(
-                    lambda: self._open_pipe(peer),
+                    lambda: open_pipe(peer, self.me, self._record, self._token),
                     self.buffer,
                     lambda: self.check(peer),
                     self.settings.timeout_s,
@@ -117,12 +120,13 @@ class Roster:
         # A thread that the interpreter's end catches inside the store's C++ would abort the process.
         if self._joining is not threading.current_thread():
             self._joining.join(_JOIN_S)
+        for peer in list(self.peers.values()):
+            if peer.sending is not None:
+                peer.sending.close(gone=bool(peer.gone_at))
         self.tell_all({"t": "bye", "why": goodbye})
         self._closed = True
         for peer in list(self.peers.values()):
-            peer.link.close()
-            if peer.outlet is not None:
-                peer.outlet.close()
+            peer.close()
         if self._endpoint is not None:
             self._endpoint.close()
 
@@ -199,6 +203,7 @@ class Roster:
             if peer.rank in self.peers:
                 raise PeerError(f"two processes claim to be {peer.rank}")
             peer.link.trusted = True
+            attach(peer, self.settings, self.device_buffer, lambda: self.check(peer))
             self._listener.joined(peer)
         self._selector.register(peer.link.socket, selectors.EVENT_READ, peer)
 
@@ -238,6 +243,7 @@ class Roster:
         self._selector.unregister(peer.link.socket)
         peer.goodbye = peer.goodbye if peer.goodbye is not None else why
         peer.gone_at = time.monotonic()
+        peer.lost()
         self._listener.left(peer)
 
     def _greet(self, connected: socket.socket) -> None:
@@ -251,7 +257,11 @@ class Roster:
             return
         try:
             if greeting.get("t") == "pipe":
-                self._accept_stream(link, greeting)
+                peer = self.peers.get(stream_of(greeting))
+                if peer is None:
+                    raise PeerError("a data connection came from nobody that is known")
+                link.send({"t": "ok"})
+                accept(peer, Stream(link.socket), self.settings, lambda: self.check(peer))
                 return
             if greeting.get("t") == "refuse":
                 raise PeerError(f"a later visitor refuses: {read(greeting, 'why', str)}")
@@ -266,33 +276,14 @@ class Roster:
         link.send({**self._record, "token": self._token})
         self._adopt(Peer(rank, greeting, link, connected.family == socket.AF_UNIX))
 
-    def _accept_stream(self, link: Link, greeting: Header) -> None:
-        peer = self.peers.get(Rank(read(greeting, "role", str), read(greeting, "rank", int)))
-        if peer is None or peer.inlet is not None:
-            raise PeerError("a data connection came from nobody that is known")
-        link.send({"t": "ok"})
-        self._set_inlet(peer, Stream(link.socket))
-
-    def _open_pipe(self, peer: Peer) -> Pipe:
-        if rings(peer.local) is None:
-            ring = Ring.create()
-            peer.link.send({"t": "ring"}, ring.fd)
-            return ring
-        connected, _ = connect(peer.record, {**self._record, "host": ""}, str(peer.rank))
-        link = Link(connected, str(peer.rank))
-        link.send({"t": "pipe", "role": self.me.role, "rank": self.me.rank, "token": self._token})
-        receive_one(link, _GREETING_S)
-        return Stream(connected)
-
-    def _set_inlet(self, peer: Peer, pipe: Pipe) -> None:
-        peer.inlet = Inlet(pipe, str(peer.rank), lambda: self.check(peer), self.settings.timeout_s)
-
     def _dispatch(self, peer: Peer, header: Header) -> None:
         kind = header.get("t")
         if kind == "ring":
-            if peer.inlet is not None:
-                raise PeerError(f"{peer.rank} opened a second ring")
-            self._set_inlet(peer, Ring.open(peer.link.take_fd()))
+            accept(peer, Ring.open(peer.link.take_fd()), self.settings, lambda: self.check(peer))
+        elif kind in ANSWERS and peer.sending is not None:
+            peer.sending.heard(header)
+        elif kind in QUESTIONS and peer.receiving is not None:
+            peer.receiving.heard(header, peer.link.take_fd)
         elif kind == "bye":
             peer.goodbye = read(header, "why", str)
             self._listener.heard(peer, header)

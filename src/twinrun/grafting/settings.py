@@ -16,6 +16,7 @@ from twinrun.grafting.layouts import Layouts
 from twinrun.grafting.point import B2T, ROLES, T2B
 from twinrun.layout.mesh import parse_axes
 
+CHANNELS = ("auto", "ipc", "nccl", "host")
 LOGS = ("brief", "full", "off")
 _TRANSFORM = re.compile(r"(?:(?P<glob>[^=]+)=)?(?P<path>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)")
 
@@ -49,6 +50,8 @@ class Settings:
     """what direct channels must show; made at the meeting where it is empty"""
     mesh: str = ""
     """this side's own rank grid, ``dp=2,tp=2``, for points that carry no mesh"""
+    channel: str = "auto"
+    """what this side's GPU tensors travel over: auto (the best that works), ipc, nccl or host"""
     gradient: str = "through"
     """at module boundaries: whether gradients go on through a replaced value, or end at it (leaf)"""
     journal: str = ""
@@ -132,6 +135,7 @@ _VARIABLES: dict[str, Any] = {
     "source": V.GRAFT_FROM,
     "token": V.GRAFT_TOKEN,
     "mesh": V.GRAFT_MESH,
+    "channel": V.GRAFT_CHANNEL,
     "gradient": V.GRAFT_GRADIENT,
     "journal": V.GRAFT_JOURNAL,
 }
@@ -221,6 +225,8 @@ def _problems(s: Settings) -> list[str]:
             found.append(f"{flag} {number} is not a positive number of seconds")
     if s.buffer_bytes < 0:
         found.append(f"--graft-buffer {s.buffer_bytes} is negative")
+    if s.channel not in CHANNELS:
+        found.append(f"the channel {s.channel!r} is none of {', '.join(CHANNELS)}")
     if s.gradient not in ("leaf", "through"):
         found.append(f"--graft-gradient {s.gradient!r} is neither 'leaf' nor 'through'")
     found += _parse_problem("--mesh", s.mesh, parse_axes)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.inlet import Inlet
+from twinrun.grafting.inlet import HOST, Inlet
 from twinrun.grafting.memory import blocks, fill
 from twinrun.grafting.plan import Part, Plan
 from twinrun.grafting.point import Point, Rank
@@ -39,6 +39,11 @@ class Payload(Protocol):
     @property
     def left(self) -> int: ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        ...
+
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None: ...
 
 
@@ -54,6 +59,10 @@ class Aside:
     def left(self) -> int:
         return self.data.numel() - self.at
 
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """As ``Inlet.read_tensor``, from the copy."""
         nbytes = into.numel() * dtype.itemsize
@@ -66,6 +75,9 @@ class Aside:
         arrived = part.view(dtype).view(into.shape)
         if not add:
             fill(into, arrived)
+            return
+        if not into.is_cpu:
+            into.add_(arrived.to(into.device))
             return
         for index, _ in blocks(tuple(into.shape)):
             into[index].add_(arrived[index])
@@ -113,12 +125,14 @@ class Stash:
 
 
 class Assembly:
-    """One receiver's own tensor in the making; the caller's tensor is not touched."""
+    """One receiver's own tensor in the making, on ``device``; the caller's tensor is not touched."""
 
-    def __init__(self, plan: Plan, shape: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(
+        self, plan: Plan, shape: Sequence[int], dtype: torch.dtype, device: torch.device = HOST
+    ) -> None:
         self._dtype = dtype
         made_in = _SUMS.get(dtype, torch.float32 if dtype.is_floating_point else torch.int64)
-        self._tensor = _POOL.empty(tuple(shape), made_in if plan.sums else dtype)
+        self._tensor = _empty(tuple(shape), made_in if plan.sums else dtype, device)
         for box in plan.zeros:
             self._tensor[box.slices].zero_()
 
@@ -128,7 +142,7 @@ class Assembly:
         for part in parts:
             place = self._tensor[part.wanted.slices]
             if part.check:
-                again = torch.empty(place.shape, dtype=place.dtype)
+                again = torch.empty(place.shape, dtype=place.dtype, device=place.device)
                 payload.read_tensor(again, dtype)
                 equal &= same_bits(place, again)
             else:
@@ -139,7 +153,7 @@ class Assembly:
         """The tensor, in the receiver's dtype; the caller owns it."""
         if self._tensor.dtype == self._dtype:
             return self._tensor
-        out = _POOL.empty(tuple(self._tensor.shape), self._dtype)
+        out = _empty(tuple(self._tensor.shape), self._dtype, self._tensor.device)
         fill(out, self._tensor)
         return out
 
@@ -151,6 +165,12 @@ def unequal_replicas(point: Point, senders: Sequence[int], role: str) -> PointFa
         f"{point}: by their shapes all {role} ranks hold the same, but rank {named} holds other bits",
         do="say how it is laid out: --graft-dims, for instance '... h[tp]' or '... h[tp:partial]'",
     )
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type == "cpu":
+        return _POOL.empty(shape, dtype)
+    return torch.empty(shape, dtype=dtype, device=device)
 
 
 def castable(source: torch.dtype, wanted: torch.dtype) -> bool:
@@ -184,7 +204,7 @@ def _read_blob(spec: Any, payload: Payload, who: str) -> torch.Tensor:
         dtype = BY_NAME[name]
         if prod(int(n) for n in shape) * dtype.itemsize > payload.left:
             raise ValueError("it is larger than the message")
-        made = torch.empty([int(n) for n in shape], dtype=dtype)
+        made = torch.empty([int(n) for n in shape], dtype=dtype, device=payload.device)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise PeerError(
             f"{who} sent a tensor that makes no sense: {error}", seen=repr(spec)[:80]

@@ -1,0 +1,68 @@
+"""What direct channels need of a device, so that tests can stand in for one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from twinrun.grafting.board import Board
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Device memory of this process that others can open."""
+
+    address: int
+    nbytes: int
+    handle: bytes
+
+
+class Post(Protocol):
+    """Writes words of a board in the order of a device's current stream."""
+
+    def write(self, index: int, word: int) -> None: ...
+
+
+class Layer(Protocol):
+    """One kind of device. All calls raise UnavailableError with the device's own words."""
+
+    def owns(self, tensor: torch.Tensor) -> bool:
+        """Whether ``tensor`` lies on such a device."""
+        ...
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """This process receives into ``tensor``: direct channels open their memory on its device."""
+        ...
+
+    def device(self) -> torch.device | None:
+        """The device noted last; None where this process receives into none."""
+        ...
+
+    def identity(self, device: torch.device) -> str:
+        """The same for every process that uses this very device, in the whole world."""
+        ...
+
+    def allocate(self, device: torch.device, nbytes: int) -> Block: ...
+
+    def free(self, device: torch.device, block: Block) -> None: ...
+
+    def open(self, device: torch.device, handle: bytes, nbytes: int) -> int:
+        """Map another process's block into this one, for ``device``; its address here."""
+        ...
+
+    def shut(self, device: torch.device, address: int) -> None:
+        """Undo ``open``."""
+        ...
+
+    def flat(self, device: torch.device, address: int, nbytes: int) -> torch.Tensor:
+        """A uint8 view of memory that stays the caller's."""
+        ...
+
+    def post(self, board: Board, device: torch.device) -> Post: ...
+
+    def apart(self, device: torch.device) -> AbstractContextManager[Any]:
+        """A block whose work on ``device`` has a stream of its own."""
+        ...

@@ -1,0 +1,187 @@
+"""This process's GPU tensors to one peer: agreeing on a channel, and what then goes over it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from twinrun.errors import PeerError, TwinrunError, UnavailableError
+from twinrun.grafting import nccl
+from twinrun.grafting.board import Board
+from twinrun.grafting.choice import HOST, IPC, NCCL, End, against_ipc, against_nccl, described
+from twinrun.grafting.direct import Desk
+from twinrun.grafting.layer import Layer
+from twinrun.grafting.message import Message
+from twinrun.grafting.outlet import Buffer, Outlet
+from twinrun.grafting.pair import Pair, PairStage
+from twinrun.grafting.patience import Patience
+from twinrun.grafting.reference import Card
+from twinrun.grafting.staging import NoRoom, Stage
+from twinrun.grafting.wire import Header
+from twinrun.grafting.wire import field as read
+
+ANSWER_S = 60.0
+_END_S = 2.0
+_PATTERN_BYTES = 64
+
+
+class Sending:
+    """This process's GPU tensors to one peer: the channel is agreed on when it is first needed."""
+
+    def __init__(
+        self, layer: Layer, desk: Desk, budget: Buffer, *,
+        who: str, local: bool, wanted: str, through: str, timeout_s: float,
+    ) -> None:  # fmt: skip
+        self._layer, self._desk, self._budget = layer, desk, budget
+        self._who, self._local, self._wanted = who, local, wanted
+        self._through, self._timeout_s = through, timeout_s
+        self._agreed_at = -1
+        self._final = False
+        self._channel = HOST
+        self._reasons: dict[str, str] = {}
+        self._stage: Stage | None = None
+        self._pair: PairStage | None = None
+        self._answers: dict[str, Header] = {}
+        self._cards: list[Card] = []
+        self.over = ""
+        """the channel of the last message and its reason, "" where no GPU was concerned"""
+
+    def message(
+        self, header: dict[str, Any], tensors: Sequence[torch.Tensor], outlet: Outlet, orders: int
+    ) -> tuple[Message, int] | None:
+        """A message that refers to ``tensors``, copied aside on the GPU, and their bytes.
+
+        None where they go through the host. ``orders``: how many orders the peer has sent; where it
+        used no GPU so far, it is asked again when there are more.
+        """
+        mine = next((t.device for t in tensors if self._layer.owns(t)), None)
+        nbytes = sum(t.numel() * t.element_size() for t in tensors)
+        if mine is None or not nbytes:
+            self.over = ""
+            return None
+        if self._agreed_at != orders and not self._final:
+            self._agreed_at = orders
+            self._agree(mine)
+        self.over = described(self._channel, self._reasons, self._through)
+        try:
+            referred = self._put(tensors, outlet)
+        except NoRoom as error:
+            self.over = described(HOST, {**self._reasons, self._channel: str(error)}, self._through)
+            return None
+        return None if referred is None else (Message({**header, **referred}), nbytes)
+
+    def _put(self, tensors: Sequence[torch.Tensor], outlet: Outlet) -> dict[str, Any] | None:
+        if self._stage is not None:
+            reference = self._stage.put(tensors)
+            for card in self._cards:
+                outlet.send(Message({"card": card.as_json()}))
+            self._cards.clear()
+            return {"g": reference.as_json()}
+        return None if self._pair is None else {"pair": self._pair.put(tensors)}
+
+    def heard(self, header: Header) -> None:
+        """An answer of the peer."""
+        kind = header["t"]
+        if kind == "go" and self._pair is not None:
+            self._pair.go(read(header, "number", int, self._who))
+        elif kind == "unmapped" and self._stage is not None:
+            self._stage.released(read(header, "blocks", list, self._who))
+        else:
+            self._answers[kind] = header
+
+    def busy(self) -> bool:
+        """Whether the peer has yet to take something from this GPU."""
+        return any(half is not None and half.busy() for half in (self._stage, self._pair))
+
+    def lost(self) -> None:
+        """The peer has gone: nothing may wait for it on the GPU."""
+        if self._pair is not None:
+            self._pair.pair.abort()
+
+    def close(self, *, gone: bool) -> None:
+        """Give the staging memory back, once the peer has closed it."""
+        if self._pair is not None:
+            self._pair.pair.abort()
+        if self._stage is None:
+            return
+        blocks = self._stage.leave(gone=gone)
+        try:
+            if blocks:
+                self._desk.tell({"t": "unmap", "blocks": blocks})
+                patience = Patience(_END_S, self._desk.check)
+                while not self._stage.left() and patience.pause():
+                    pass
+        except TwinrunError:
+            self._stage.leave(gone=True)
+
+    # --- agreeing --------------------------------------------------------------------------
+
+    def _agree(self, device: torch.device) -> None:
+        self._reasons = {IPC: against_ipc(self._wanted, self._local)}
+        if self._wanted == "host":
+            self._final = True
+            return
+        self._reasons[IPC], told = self._trial(device, self._reasons[IPC])
+        if not self._reasons[IPC]:
+            self._channel, self._final = IPC, True
+            return
+        self._stage = None
+        mine = End(self._layer.identity(device), nccl.version())
+        theirs = End(read(told, "gpu", str), read(told, "nccl", str))
+        self._final = bool(theirs.gpu)
+        self._reasons[NCCL] = against_nccl(mine, theirs, self._wanted) or self._meet(device)
+        self._channel = HOST if self._reasons[NCCL] else NCCL
+
+    def _trial(self, device: torch.device, against: str) -> tuple[str, Header]:
+        """Ask the peer what it can do, and let it read a pattern through CUDA IPC: why not, and its answer."""
+        if against:
+            return against, self._ask({"t": "ask"}, "told")
+        board = Board.create()
+        pattern = secrets.token_bytes(_PATTERN_BYTES)
+        self._stage = Stage(
+            self._layer, device, board, self._budget, self._cards.append,
+            lambda blocks: self._desk.tell({"t": "unmap", "blocks": blocks}),
+            self._desk.check, self._timeout_s,
+        )  # fmt: skip
+        try:
+            with self._layer.apart(device):
+                held = torch.tensor(list(pattern), dtype=torch.uint8, device=device)
+                put = self._stage.put([held])
+        except UnavailableError as error:
+            return str(error.seen or error.summary), self._ask({"t": "ask"}, "told")
+        asked = {
+            "t": "ask", "card": self._cards.pop().as_json(), "g": put.as_json(), "pattern": pattern.hex(),
+        }  # fmt: skip
+        told = self._ask(asked, "told", board.fd)
+        trouble: str = read(told, "ipc", str)
+        if trouble:
+            self._stage.leave(gone=True)
+        return trouble, told
+
+    def _meet(self, device: torch.device) -> str:
+        """Make an NCCL communicator with the peer; why that failed, "" where it did not."""
+        pair = Pair(device, self._who, self._desk.check, self._timeout_s)
+        try:
+            token = nccl.unique_id()
+            job = pair.meet(token, 0)
+            told = self._ask({"t": "nccl", "id": token.hex()}, "met")
+            trouble: str = read(told, "why", str)
+            if not trouble:
+                job.wait(ANSWER_S, self._desk.check, "making an NCCL communicator")
+        except UnavailableError as error:
+            trouble = str(error.seen or error.summary)
+        if not trouble:
+            self._pair = PairStage(pair, self._budget)
+        return trouble
+
+    def _ask(self, question: dict[str, Any], answer: str, fd: int | None = None) -> Header:
+        self._answers.pop(answer, None)
+        self._desk.tell(question, fd)
+        patience = Patience(max(ANSWER_S, self._timeout_s), self._desk.check)
+        while answer not in self._answers:
+            if not patience.pause():
+                raise PeerError(f"{self._who} does not answer about its GPU")
+        return self._answers[answer]
