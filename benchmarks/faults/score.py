@@ -35,6 +35,8 @@ class Named:
     parameter: bool = False
     operator: str = ""
     hint: str = ""
+    rounding: bool = False
+    """The tool says that the same is computed here and only rounded elsewhere: that is no blame."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,13 @@ def grade(answer: Answer, expected: Sequence[Expected]) -> Grade:
     if answer.verdict in ("failed", "unable"):
         return Grade("failed" if answer.verdict == "failed" else "unable")
     if not expected:
-        return Grade("false alarm" if answer.named else "clean", extra=len(answer.named))
+        accused = [named for named in answer.named if not named.rounding]
+        return Grade("false alarm" if accused else "clean", extra=len(accused))
     marks = [_mark(answer.named, one, [e for e in expected if e != one]) for one in expected]
     found = [(one, _found(answer.named, one)) for one in expected]
     hints = [_hint(named, one) for one, named in found if named and one.hints]
     operators = [_operator(named, one) for one, named in found if named and one.operators]
-    sound = [n for n in answer.named if not any(_exactness(n, one) for one in expected)]
+    sound = [n for n in answer.named if not any(_touches(n, one) for one in expected)]
     return Grade(
         max(marks, key=MARKS.index), _worst(hints), _worst(operators), answer.proof, len(sound)
     )
@@ -106,6 +109,11 @@ def _exactness(named: Named, one: Expected) -> Literal["leaf", "parent"] | None:
     if named.path in (*leaves, one.parent) or owner in leaves:
         return "parent"
     return None
+
+
+def _touches(named: Named, one: Expected) -> bool:
+    """Whether a name is the fault's own, or of a module around it, which differs for its sake."""
+    return bool(_exactness(named, one)) or one.leaf.startswith(f"{named.path}.")
 
 
 def _found(named: Sequence[Named], one: Expected) -> Named | None:

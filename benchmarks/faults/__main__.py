@@ -1,0 +1,98 @@
+"""The suite of planted faults: every fault on every family, every tool's answer, one score table.
+
+python -m benchmarks.faults [--faults GLOB] [--families llama] [--tp 1 2] [--dtypes float32]
+    [--tools ours compare msprobe] [--kinds faults right] [--seeds N] [--work DIR]
+
+One case at a time. Each case of each tool leaves a file under DIR/answers; what is there is not run
+again. Prints one table and writes it, with machine and versions, to benchmarks/results/faults.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks.faults.cases import Case, faulty, right, select
+from benchmarks.faults.commands import ROOT, about, make_model
+from benchmarks.faults.faults import FAMILIES
+from benchmarks.faults.score import Answer, Named, grade
+from benchmarks.faults.table import cell, table, totals
+from benchmarks.faults.tools import msprobe, ours
+
+RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
+TOOLS: dict[str, Callable[[Case, Path], Answer]] = {
+    "ours": ours.blame,
+    "ours-commands": ours.blame_commands,
+    "compare": ours.compare,
+    "msprobe": msprobe.msprobe,
+}
+
+
+def ask(tool: str, case: Case, work: Path) -> Answer:
+    """A tool's answer on a case, from its file if it has one."""
+    path = work / "answers" / tool / f"{case.key}.json"
+    if path.exists():
+        held = json.loads(path.read_text())
+        return Answer(**{**held, "named": tuple(Named(**each) for each in held["named"])})
+    make_model(case, work)
+    begun = time.perf_counter()
+    try:
+        answer = TOOLS[tool](case, work)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        answer = Answer((), "failed", text=str(error)[-3000:])
+    answer = replace(answer, seconds=round(time.perf_counter() - begun, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(answer), indent=1) + "\n")
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faults", default="*", help="globs, joined by commas; none: no fault")
+    parser.add_argument("--families", nargs="*", default=FAMILIES)
+    parser.add_argument("--tp", nargs="*", type=int, default=[1, 2, 4])
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--tools", nargs="*", choices=sorted(TOOLS), default=["ours", "compare"])
+    parser.add_argument("--kinds", nargs="*", choices=["faults", "right"], default=["faults"])
+    parser.add_argument("--seeds", type=int, default=1, help="models without a fault, of each kind")
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    work = given.work or Path(tempfile.mkdtemp(prefix="twinrun-faults-"))
+    every = [*(faulty() if "faults" in given.kinds else [])]
+    every += [*(right(given.seeds) if "right" in given.kinds else [])]
+    chosen = select(
+        every, names=given.faults, families=given.families, tp=given.tp, dtypes=given.dtypes
+    )
+    rows = []
+    for number, case in enumerate(chosen, 1):
+        row = {"case": case, "answers": {}, "grades": {}}
+        for tool in given.tools:
+            answer = ask(tool, case, work)
+            held = grade(answer, case.expected)
+            row["answers"][tool], row["grades"][tool] = answer, held
+            print(
+                f"[{number}/{len(chosen)}] {tool:8} {case.name:45} {case.family:10} tp={case.tp} "
+                f"{case.dtype:8} {cell(held):32} {[n.path for n in answer.named[:3]]}",
+                flush=True,
+            )
+        rows.append(row)
+    print(table(rows, given.tools), totals(rows, given.tools), sep="\n")
+    written = [{key: _plain(value) for key, value in row.items()} for row in rows]
+    given.results.write_text(json.dumps({**about(), "rows": written}, indent=1) + "\n")
+
+
+def _plain(value: Case | dict[str, object]) -> object:
+    if isinstance(value, dict):
+        return {key: asdict(each) for key, each in value.items()}
+    return asdict(value)
+
+
+if __name__ == "__main__":
+    main()
