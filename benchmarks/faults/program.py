@@ -67,6 +67,14 @@ def save(path: str, model: nn.Module, logits: list[torch.Tensor]) -> None:
         torch.save({"logits": torch.cat(logits, dim=1), "grads": grads}, path)
 
 
+def run(given: argparse.Namespace) -> None:
+    """Build the model, drive it, and save what it gave back if asked to."""
+    model = build(given)
+    logits = drive(model, given.mode, given.seed)
+    if given.save:
+        save(given.save, model, logits)
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -90,11 +98,8 @@ def main() -> None:
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     if given.job == "make":
         make(Path(given.model), given.family, given.seed, bias=given.bias)
-        return
-    model = build(given)
-    logits = drive(model, given.mode, given.seed)
-    if given.save:
-        save(given.save, model, logits)
+    else:
+        run(given)
     if dist.is_initialized():
         dist.destroy_process_group()
 

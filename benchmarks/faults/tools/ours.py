@@ -50,7 +50,7 @@ def compare(case: Case, work: Path) -> Answer:
 def blame(case: Case, work: Path) -> Answer:
     """`twinrun blame CAPTURE -- CMD`: the right run is recorded once for all faults of its model."""
     target = shlex.split(shlex.join(run(case, work, planted=True, tp=case.tp)))
-    return blamed(case, [str(baseline(case, work)), "--", *target])
+    return blamed(case, work, [str(baseline(case, work)), "--", *target])
 
 
 def blame_commands(case: Case, work: Path) -> Answer:
@@ -58,13 +58,18 @@ def blame_commands(case: Case, work: Path) -> Answer:
     sides = [
         run(case, work, planted=planted, tp=tp) for planted, tp in ((False, 1), (True, case.tp))
     ]
-    return blamed(case, ["--baseline", shlex.join(sides[0]), "--target", shlex.join(sides[1])])
+    return blamed(
+        case, work, ["--baseline", shlex.join(sides[0]), "--target", shlex.join(sides[1])]
+    )
 
 
-def blamed(case: Case, given: Sequence[str]) -> Answer:
-    """Run blame and read its last words."""
+def blamed(case: Case, work: Path, given: Sequence[str]) -> Answer:
+    """Run blame and read its last words; all it said is kept under ``work``/said."""
     gradients = ["--gradients"] if case.mode == "backward" else []
     done, lines = told([TWINRUN, "blame", "--json", *gradients, *given])
+    said = work / "said" / f"{case.key}.txt"
+    said.parent.mkdir(parents=True, exist_ok=True)
+    said.write_text(f"{shlex.join(done.args)}\n{done.stdout}\n{done.stderr}")
     ends = [line for line in lines if line["type"] == "verdict"]
     if not ends:
         return failure(done)
