@@ -70,14 +70,18 @@ def own_code(weighing: Weighing, module: Module, reset: Set[str]) -> Segment:
 
 
 def segments(weighing: Weighing, modules: Iterable[Module], reset: Set[str]) -> list[Segment]:
-    """Every module of ``modules`` that this pass says something about, each judged once."""
+    """Every module of ``modules`` that this pass says something about, each judged once.
+
+    A leaf that was not reset counts where what it was given is the baseline's all the same.
+    """
     found = []
     for module in modules:
-        inside = any(one.path in reset for one in module.below())
-        if inside:
+        if any(one.path in reset for one in module.below()):
             found.append(own_code(weighing, module, reset))
-        elif module.path in reset or module.leaf:
+        elif module.path in reset:
             found.append(whole(weighing, module, reset))
+        elif module.leaf and (given := whole(weighing, module, reset)).state != "unknown":
+            found.append(given)
     return found
 
 
