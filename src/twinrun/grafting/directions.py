@@ -22,7 +22,8 @@ class Directions:
             d: parse_filter(text) for d, text in self._texts.items() if text
         }
         self._lasting = all(f.reads <= LASTING for f in self._filters.values())
-        self._by_layer = any("layer" in f.reads for f in self._filters.values())
+        self.by_layer = any("layer" in f.reads for f in self._filters.values())
+        """whether a filter asks for the layer, which a tag may state in place of the name"""
         self._known: dict[tuple[Any, ...], str | None] = {}
 
     def of(self, site: Site, rank: int) -> str | None:
@@ -52,11 +53,11 @@ class Directions:
     @property
     def retagged(self) -> bool:
         """Whether a ``tags(layer=...)`` block that is open here may change what was decided by name."""
-        return self._by_layer and "layer" in current_tags()
+        return self.by_layer and "layer" in current_tags()
 
     def _layer(self, site: Site) -> Any:
         """A tag may say another layer than the name does."""
-        return dict(site.tags).get("layer") if self._by_layer and site.tags else None
+        return dict(site.tags).get("layer") if self.by_layer and site.tags else None
 
 
 def _facts(site: Site) -> dict[str, Any]:

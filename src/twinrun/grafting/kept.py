@@ -45,6 +45,8 @@ class Kept:
 
     def again(self, site: Site) -> torch.Tensor | str:
         """A copy of what was grafted here in the first forward, or the reason why there is none."""
+        if sum(site.name in call.values and not call.used for call in self._calls.values()) > 1:
+            return "several calls of the model wait for their backward pass"
         held = self._calls.get(_key(site))
         values = held.values.get(site.name, []) if held is not None else []
         if held is not None:

@@ -32,6 +32,8 @@ class Seam:
         self.recorder = recorder
         self._roots: dict[int, Root] = {}
         self._silent: set[tuple[str, str]] = set()
+        self._by_layer = session.directions.by_layer
+        self._quiet_outputs: set[str] = set()
         self._quiet_inputs: dict[str, tuple[list[bool], set[str]]] = {}
         self._optimizer: Any = None
 
@@ -67,12 +69,12 @@ class Seam:
 
     def intercept(self, call: OpenCall, phase: str, tree: Any) -> Any:
         """The seam's interceptor: inputs are (positional, keyword), outputs any value."""
-        entry = call.entry
-        if not self.session.directions.retagged:
+        module = call.entry.module
+        if not (self._by_layer and self.session.directions.retagged):
             if phase == "output":
-                if isinstance(tree, torch.Tensor) and (entry.module, "output") in self._silent:
+                if module in self._quiet_outputs and isinstance(tree, torch.Tensor):
                     return tree
-            elif self._quiet(entry.module, *tree):
+            elif self._quiet(module, *tree):
                 return tree
         with self.session.guarding():
             if phase == "output":
@@ -146,6 +148,8 @@ class Seam:
             directions.may_take(site) or directions.may_take(gradient)
         ):
             self._silent.add(key)
+            if port == "output":
+                self._quiet_outputs.add(entry.module)
             return value
         replaced, new = self.session.pass_through(site, value)
         if replaced:

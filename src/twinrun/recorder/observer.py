@@ -27,6 +27,9 @@ from twinrun.recorder.unfired import unfired
 
 Original = Callable[..., Any]
 
+_BLIND = Sight()
+"""Nothing is ever put into the sight of a call that has no taps."""
+
 
 class Observer:
     """Everything that one capture knows of the modules of this process.
@@ -86,6 +89,8 @@ class Observer:
             passing = entry.ports is None and (depth or self.gradients is None)
             if passing and not interceptors:
                 return original(module, *args, **kwargs)
+            if passing:
+                return self._passed(entry, module, original, args, kwargs)
             return self._observed(entry, module, original, args, kwargs)
         finally:
             # An exception may have left deeper frames' entries behind (a recompute that stops early).
@@ -153,6 +158,27 @@ class Observer:
         for interceptor in interceptors:
             output = interceptor(call, "output", output)
         self._guarded(self._outputs, call, output)
+        return output
+
+    def _passed(
+        self,
+        entry: Entry,
+        module: nn.Module,
+        original: Original,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A call of a module without taps: only interceptors look at it, nothing is in its sight."""
+        recompute = in_backward()
+        number = self._recomputed_call(entry, args, kwargs) if recompute else entry.root.call
+        call = OpenCall(entry, self.recorder.tick(), number, recompute, _BLIND)
+        for interceptor in interceptors:
+            args, kwargs = interceptor(call, "input", (args, kwargs))
+        for surround in surrounds:
+            original = surround(call, original)
+        output = original(module, *args, **kwargs)
+        for interceptor in interceptors:
+            output = interceptor(call, "output", output)
         return output
 
     def _open(self, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenCall:
