@@ -43,6 +43,21 @@ _FILE = click.Path(dir_okay=False)
     "--top", type=click.IntRange(0), default=10, show_default=True, help="List that many points."
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, one a point (docs/json.md).")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=_FILE,
+    help="Write an HTML page that opens offline (docs/report.md).",
+)
+@click.option(
+    "--report-paths", is_flag=True, help="Leave paths and host names in the report and the plots."
+)
+@click.option(
+    "--plots",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Write the report's charts as PNGs (needs twinrun[plots]).",
+)
 def command(
     baseline: str,
     target: str,
@@ -57,6 +72,9 @@ def command(
     hints: str,
     top: int,
     as_json: bool,
+    report: str | None,
+    report_paths: bool,
+    plots: str | None,
 ) -> int:
     """Find the first tensor in which two runs part, and say how.
 
@@ -64,12 +82,14 @@ def command(
     several nodes are joined with commas: nodeA/run,nodeB/run.
     """
     from twinrun.cli.advice import possible
+    from twinrun.cli.reporting import Captures, check_output, write
     from twinrun.comparison.compare import compare
     from twinrun.report import jsonlines, progress, terminal
     from twinrun.report.comparison import comparison_page
 
     # Usage errors first: nothing is read before every option is known to be right.
     floor, every_k, skipped = _by_glob(floors, "--floor"), _k(k), _steps(skip_steps)
+    check_output(report, plots)
     with progress.bar(sys.stderr, "comparing") as told:
         found = compare(
             baseline,
@@ -91,6 +111,9 @@ def command(
             print(line)
     else:
         terminal.show(comparison_page(result, top), terminal.console(sys.stdout))
+    if report or plots:
+        captures = Captures(baseline, target, map_file, layouts, skipped)
+        write(result, None, captures, report, plots, paths=report_paths)
     return result.exit_code
 
 
