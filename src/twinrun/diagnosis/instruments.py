@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from twinrun.diagnosis.operators import Operators
 from twinrun.diagnosis.shadow import Shadows
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.intercept import Interceptor, Surround, interceptors, surrounds
@@ -53,6 +54,8 @@ def join(recorder: Recorder) -> Instruments:
 
 def _parts(recorder: Recorder) -> Iterator[Instrument]:
     options = recorder.options
+    if options.operators:
+        yield Operators(recorder)
     if options.shadow:
         yield Shadows(recorder)
 

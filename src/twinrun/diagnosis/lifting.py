@@ -108,6 +108,8 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 made = func.decompose(*args, **kwargs)
             if made is not NotImplemented:
                 return made
+        if facts.name == "detach_":
+            return args[0]  # there is no graph here, and it changes no value
         self._check(facts, args, kwargs)
         out = self._run(func, facts, args, kwargs)
         for tensor in parts(out):

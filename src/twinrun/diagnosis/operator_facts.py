@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,12 @@ _MOVES = frozenset(
     {"embedding", "index_select", "gather", "index", "clone", "contiguous", "cat", "stack", "flip",
      "roll", "repeat", "masked_select", "take_along_dim", "_reshape_copy", "repeat_interleave"}
 )  # fmt: skip
+# Views by their schema; what they are given was made by ``torch.tensor``, which no mode sees.
+_MADE_OUTSIDE = frozenset({"lift", "lift_fresh"})
+
+NOT_COMPUTING = frozenset({"device", "layout", "pin_memory", "memory_format"})
+"""Arguments that say where and how a result lies, not what it is."""
+LONGEST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class OperatorFacts:
     moves: bool
     draws: bool
     is_composite: bool
+    defaults: Mapping[str, Any]
 
     def bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """The arguments of a call by name."""
@@ -51,10 +59,11 @@ def facts_of(func: OpOverload) -> OperatorFacts:
         space=space,
         names=tuple(a.name for a in schema.arguments),
         writes=writes,
-        is_view=views and not writes,
+        is_view=views and not writes and name not in _MADE_OUTSIDE,
         moves=name in _MOVES,
         draws=torch.Tag.nondeterministic_seeded in func.tags,
         is_composite=_is_composite(func),
+        defaults=dict(_defaults(schema.arguments)),
     )
 
 
@@ -70,6 +79,28 @@ def _is_composite(func: OpOverload) -> bool:
     if not has(name, "CompositeImplicitAutograd"):
         return False
     return not any(has(name, key) for key in ("CPU", "CUDA", "CompositeExplicitAutograd"))
+
+
+def _defaults(arguments: Any) -> Iterator[tuple[str, Any]]:
+    """The default values of scalar arguments, where they have any."""
+    for one in arguments:
+        if one.has_default_value() and one.name not in NOT_COMPUTING:
+            plain = as_json(one.default_value)
+            if plain is not None:
+                yield one.name, plain
+
+
+def as_json(value: Any) -> Any:
+    """A scalar argument as JSON holds it; None for what says nothing (None itself, generators)."""
+    if isinstance(value, (bool, int, str)):
+        return value[:LONGEST] if isinstance(value, str) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value[:LONGEST]]
+    return None
 
 
 def parts(value: Any) -> Iterator[torch.Tensor]:

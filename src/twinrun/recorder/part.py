@@ -39,6 +39,11 @@ class Part:
         self._budget = Budget(self.path, most) if most else None
         self._outlet: Outlet | None = None
 
+    @property
+    def directory(self) -> Path:
+        """The process's own directory, made when it is first asked for. OSError where it cannot be."""
+        return self._process.directory
+
     def note(self, text: str) -> None:
         """Something worth knowing, once."""
         self._process.tell(self._process.notes, text)
