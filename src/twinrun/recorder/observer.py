@@ -132,13 +132,9 @@ class Observer:
             self._guarded(record_parameters, self.recorder, root)
 
     def _observed(
-        self,
-        entry: Entry,
-        module: nn.Module,
-        original: Original,
-        args: tuple[Any, ...],
+        self, entry: Entry, module: nn.Module, original: Original, args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         scene = self.scene
         call = self._guarded(self._open, entry, args, kwargs)
         if call is None:
@@ -161,13 +157,9 @@ class Observer:
         return output
 
     def _passed(
-        self,
-        entry: Entry,
-        module: nn.Module,
-        original: Original,
-        args: tuple[Any, ...],
+        self, entry: Entry, module: nn.Module, original: Original, args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """A call of a module without taps: only interceptors look at it, nothing is in its sight."""
         recompute = in_backward()
         number = self._recomputed_call(entry, args, kwargs) if recompute else entry.root.call
