@@ -24,15 +24,24 @@ from twinrun.errors import PeerError, UsageError
 
 
 class Step(NamedTuple):
-    """The short way for tensors of one shape, dtype and device: what it starts, and a new output."""
+    """The short way for tensors of one shape, dtype and device.
+
+    ``start`` sums; ``allocate(shape, strides, dtype)`` makes an output, where ``here`` is the
+    current device or None.
+    """
 
     start: Start
-    empty: quick.Empty
+    allocate: quick.Allocate
+    here: int | None
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
 
 
 # Shapes vary without bound in a server; a plan is cheap to make again.
 _MOST_PLANS = 4096
 _announced: set[str] = set()
+current_device = quick.current_device()
 
 
 class AllReduce:
@@ -92,13 +101,17 @@ class AllReduce:
         step = self._steps.get((x.shape, x.dtype, x.device))
         if step is None or x.requires_grad or not x.is_contiguous():
             return self._carefully(x, out)
+        start, allocate, here, shape, strides, dtype = step
         if out is None:
-            out = step.empty()
+            if here is None or current_device() == here:
+                out = allocate(shape, strides, dtype)
+            else:
+                out = torch.empty_like(x)
         elif out is not x:
             _fits(x, out)
             if not out.is_contiguous():
                 return self._carefully(x, out)
-        step.start(x, out)
+        start(x, out)
         return out
 
     def _carefully(self, x: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
@@ -128,7 +141,10 @@ class AllReduce:
         if len(self._steps) >= _MOST_PLANS:
             self._steps.clear()
         start = reducer.starter(plan, x.dtype, x.numel())
-        self._steps[x.shape, x.dtype, x.device] = Step(start, quick.empty_like(x))
+        allocate, here = quick.allocation(x.device)
+        self._steps[x.shape, x.dtype, x.device] = Step(
+            start, allocate, here, tuple(x.shape), x.stride(), x.dtype
+        )
 
     def plan(self, x: torch.Tensor) -> Plan:
         """What would be used for ``x`` now and why; sends nothing, unless it is the device's first."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-Empty = Callable[[], torch.Tensor]
 Allocate = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor]
 
 
@@ -22,28 +21,25 @@ def current_stream() -> Callable[[int], int]:
     return found or (lambda index: int(torch.cuda.current_stream(index).cuda_stream))
 
 
-def empty_like(x: torch.Tensor) -> Empty:
-    """A function that makes a new tensor like ``x``, which is contiguous."""
-    shape, dtype, device = tuple(x.shape), x.dtype, x.device
-    fast = _allocate(device)
-    if fast is None:
-        return lambda: torch.empty(shape, dtype=dtype, device=device)
-    allocate, current_device = fast
-    strides, index = x.stride(), device.index
-
-    def empty() -> torch.Tensor:
-        if current_device() != index:
-            return torch.empty(shape, dtype=dtype, device=device)
-        return allocate(shape, strides, dtype)
-
-    return empty
+def current_device() -> Callable[[], int]:
+    """A function that gives the index of the current CUDA device."""
+    found: Callable[[], int] | None = getattr(torch._C, "_cuda_getDevice", None)
+    return found or torch.cuda.current_device
 
 
-def _allocate(device: torch.device) -> tuple[Allocate, Callable[[], int | None]] | None:
-    """The allocation that compiled programs use, and how to ask for the current device."""
+def allocation(device: torch.device) -> tuple[Allocate, int | None]:
+    """A function that makes a tensor on ``device`` from shape, strides and dtype.
+
+    The index with it is the device that must be current for it; None where that does not matter.
+    """
     guards: Any = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
     found: Allocate | None = getattr(guards, f"_empty_strided_{device.type}", None)
-    current: Callable[[], int] | None = getattr(torch._C, "_cuda_getDevice", None)
-    if found is not None and device.type == "cpu":
-        return found, lambda: None
-    return (found, current) if found and current and device.type == "cuda" else None
+    if found is not None and device.type in ("cpu", "cuda"):
+        return found, device.index
+
+    def public(
+        shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype
+    ) -> torch.Tensor:
+        return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+
+    return public, None
