@@ -15,7 +15,8 @@ class Expected:
     ``leaf`` is a module's path, or a parameter's or buffer's where ``parameter`` is true; several are
     joined by ``|``. ``parent`` is still accepted, one step less exact. ``operators`` may stand for the line inside the
     leaf, empty where the tree ends at an operator that no one name fits. ``hints`` are the kinds
-    of which one applies; empty where none does.
+    of which one applies; empty where none does. The first position of a sequence sees itself alone
+    and is not rotated, so that it is true of many faults of attention that only later ones differ.
     """
 
     leaf: str
@@ -58,7 +59,7 @@ def _in_layer(expected: Expected, number: int) -> Expected:
 
 
 ATTENTION = "{L}.self_attn"
-SCALE = Expected(ATTENTION, "{L}", ("mul", "div", "softmax", "matmul", "bmm"), ("factor",))
+SCALE = Expected(ATTENTION, "{L}", ("mul", "div", "softmax", "matmul", "bmm"), ("factor", "region"))
 HALVED = ("factor",)
 
 FAULTS: tuple[Fault, ...] = (
@@ -69,7 +70,7 @@ FAULTS: tuple[Fault, ...] = (
         Expected("model.rotary_emb.inv_freq", "model.rotary_emb", parameter=True),
         dtypes=("float32", "bfloat16"),
     ),
-    Fault("rope_halves", Expected(ATTENTION, "{L}", hints=("permuted",))),
+    Fault("rope_halves", Expected(ATTENTION, "{L}", hints=("permuted", "region"))),
     Fault("rope_layout", Expected("model.rotary_emb", "model", hints=("permuted",))),
     Fault("mask_off_by_one", Expected(ATTENTION, "{L}", ("add",), ("shifted", "region"))),
     Fault("mask_of_model", Expected("model", "", hints=("shifted", "region"))),
