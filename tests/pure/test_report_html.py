@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from comparisons import EVERY, divergence
+from findings import FOUND, blame
 from hostile import PAYLOADS, drawn, hostile, many
 
 from twinrun.comparison.result import Result
 from twinrun.errors import TwinrunError
+from twinrun.report.blame import blame_page
 from twinrun.report.comparison import comparison_page
 from twinrun.report.figures import safe
 from twinrun.report.html import SCRIPTS, asset, document_of, page, write_report
@@ -163,3 +165,28 @@ def test_cells_keep_no_error_and_endless_apart() -> None:
     assert text[0] == "." and text[-1] == "!"
     assert [DIGITS.index(c) for c in text[1:-1]] == sorted(DIGITS.index(c) for c in text[1:-1])
     assert DIGITS.index(text[3]) == 50  # ten decades above the lowest, five digits each
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_blame_leads_with_the_terminals_words(name: str) -> None:
+    """Every headline and every suspect's facts of the terminal stand in blame's report, the verdict first."""
+    found = FOUND[name]()
+    document = document_of(found.comparison, found, False, None)
+    text = Seen(page(document)).text
+    for block in blame_page(found):
+        if isinstance(block, Headline):
+            assert block.words in text
+            assert all(part in text for part in block.parts)
+    assert document.sections[0].words == next(b.words for b in blame_page(found) if isinstance(b, Headline))  # fmt: skip
+
+
+def test_blame_tells_each_modules_own_error_and_runs_without_paths() -> None:
+    """Isolated errors stand at their points, modules and runs in lists; commands lose their directories."""
+    found = blame()
+    document = document_of(found.comparison, found, False, None)
+    own = {dot.name: dot.isolated for dot in document.points if dot.isolated}
+    assert len(own) == len(found.parts)
+    apart = own["model.layers.2.self_attn:output"]
+    assert apart is not None and (apart.error, apart.state) == (0.24, "differs")
+    assert [one.title for one in document.lists][:2] == ["Modules", "Runs that blame made"]
+    assert "jane" not in page(document) and "python gen.py" in page(document)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from twinrun.comparison.picture import Pictures
 from twinrun.comparison.result import Result, Row
-from twinrun.diagnosis.finding import Finding, Part, Proof, Shadow, Suspect
+from twinrun.diagnosis.finding import Finding, Part, Shadow
+from twinrun.report.blame import blame_page
 from twinrun.report.composition import compose, privacy_of
 from twinrun.report.document import Document, Isolated, Listed, Section
 from twinrun.report.dots import Key
-from twinrun.report.figures import counted, figure, safe
+from twinrun.report.figures import figure, safe
+from twinrun.report.opening import opening
 from twinrun.report.page import Field, Tone
 from twinrun.report.privacy import Privacy
 
-_WORDS: dict[str, tuple[str, Tone]] = {
-    "clean": ("NO FAULT FOUND", "good"), "blamed": ("BLAME", "bad"), "undecided": ("UNDECIDED", "unsure"),
-    "inputs differ": ("INPUTS DIFFER", "bad"), "nothing": ("NOTHING TO BLAME", "unsure"),
-}  # fmt: skip
-_HEALING: dict[str, Tone] = {"healed": "good", "partly": "unsure", "not healed": "bad", "not run": "plain"}  # fmt: skip
 _STATES: dict[str, Tone] = {
     "clean": "good", "undecided": "unsure", "rounds elsewhere": "unsure", "differs": "bad", "unknown": "plain",
 }  # fmt: skip
@@ -29,26 +27,36 @@ def blamed(result: Result, finding: Finding, pictures: Pictures | None, paths: b
     privacy = privacy_of(result, paths)
     held = compose(result, pictures, privacy, isolated(finding.parts))
     at = {row.name: row.position for row in reversed(result.rows)}
-    lead = _lead(finding, at, privacy)
-    others = [_suspect(one, at, privacy) for one in finding.suspects[1:]]
-    lists = (
-        _inputs(finding, at, privacy),
-        _modules(finding, at, privacy),
-        _passes(finding, privacy),
-    )
-    advice = finding.advice or result.advice
-    return Document(
-        title=safe(" ".join((lead.words.capitalize(), *lead.parts[:1]))),
-        tone=lead.tone,
-        sections=(lead, *others, *held.sections),
-        closing=held.closing,
-        next=tuple(map(privacy.advice, advice)),
-        counts=held.counts,
-        points=held.points,
-        runs=held.runs,
+    sections, closing = opening(blame_page(finding), privacy)
+    if len(finding.suspects) > 1:  # the proof is of all of them together
+        last = sections[-1]
+        closing = (*last.fields[-1:], *closing)
+        sections = (*sections[:-1], replace(last, fields=last.fields[:-1]))
+    linked = _linked(sections, finding, at)
+    lists = (_inputs(finding, at), _modules(finding, at, privacy), _passes(finding, privacy))
+    return replace(
+        held,
+        title=safe(" ".join((linked[0].words.capitalize(), *linked[0].parts[:1]))),
+        tone=linked[0].tone,
+        sections=(*linked, *held.sections),
+        closing=(*closing, *held.closing),
+        next=tuple(map(privacy.advice, finding.advice or result.advice)),
         lists=(*(one for one in lists if one.rows), *held.lists),
         notes=(*map(privacy.text, finding.notes), *held.notes),
     )
+
+
+def _linked(
+    sections: Sequence[Section], finding: Finding, at: Mapping[str, int]
+) -> tuple[Section, ...]:
+    """Each suspect's section with the point that shows it."""
+    shown = []
+    for one in finding.suspects:
+        rows = (one.row, one.part and one.part.isolated, one.part and one.part.accumulated)
+        names = (one.name, *(row.name for row in rows if row))
+        shown.append(next((at[name] for name in names if name in at), 0))
+    shown += [0] * (len(sections) - len(shown))
+    return tuple(replace(one, position=to) for one, to in zip(sections, shown, strict=False))
 
 
 def isolated(parts: Iterable[Part]) -> dict[Key, tuple[Isolated, tuple[Field, ...]]]:
@@ -107,54 +115,7 @@ def _shadow(shadow: Shadow) -> list[str]:
     return lines
 
 
-def _lead(finding: Finding, at: dict[str, int], privacy: Privacy) -> Section:
-    words, tone = _WORDS[finding.outcome]
-    if finding.suspects:
-        first = _suspect(finding.suspects[0], at, privacy)
-        more = [f"{counted(len(finding.suspects) - 1, 'more fault')}"] if len(finding.suspects) > 1 else []  # fmt: skip
-        fields = first.fields
-        if len(finding.suspects) > 1 and finding.proof.text:
-            fields = (*fields, _proof("together", finding.proof, privacy))
-        only_rounding = all(one.fault == "rounding" for one in finding.suspects)
-        return Section(words, (*first.parts, *more), "unsure" if only_rounding else tone, fields, first.position)  # fmt: skip
-    if finding.roots:
-        row = finding.roots[0]
-        told = Field.of("inputs", f"{counted(len(finding.roots), 'input')} of the outermost module already differ: nothing is blamed", tone="bad")  # fmt: skip
-        return Section(words, (safe(row.name), f"step {row.step}"), tone, (told,), at.get(row.name, 0))  # fmt: skip
-    clean = [part for part in finding.parts if part.state == "clean"]
-    told = Field.of("modules", f"{counted(len(finding.parts), 'module')} looked at, {len(clean)} add no more than rounding")  # fmt: skip
-    return Section(words, (), tone, (told,) if finding.parts else ())
-
-
-def _suspect(one: Suspect, at: dict[str, int], privacy: Privacy) -> Section:
-    fields = [
-        Field.of("fault", ", ".join(filter(None, (one.fault, privacy.text(one.why)))), tone="bad")
-    ]
-    if one.part is not None:
-        fields += part_fields(one.part)
-    if one.operator is not None:
-        fields.append(Field.of("inside", safe(f"{one.operator.name}: {one.operator.text}")))
-    if one.hint is not None:
-        fields.append(Field.of("hint", privacy.text(one.hint.text)))
-    fields.append(_proof("proof", one.proof, privacy))
-    name = safe(one.module or one.name)
-    rest = [safe(one.module_class)] if one.module_class else []
-    rest += [safe(one.name)] if one.name != name else []
-    return Section("BLAME", (name, *rest), "unsure" if one.fault == "rounding" else "bad", tuple(fields), at.get(one.name, 0))  # fmt: skip
-
-
-def _proof(label: str, proof: Proof, privacy: Privacy) -> Field:
-    figures = ""
-    if proof.before is not None and proof.after is not None:
-        figures = f"{safe(proof.output)} from {figure(proof.before)} to {figure(proof.after)}"
-        figures += (
-            f", {figure(proof.ratio)} x what rounding allows" if proof.ratio is not None else ""
-        )
-    told = filter(None, (proof.state, privacy.text(proof.text)))
-    return Field.of(label, ": ".join(told), *filter(None, (figures,)), tone=_HEALING[proof.state])
-
-
-def _inputs(finding: Finding, at: dict[str, int], privacy: Privacy) -> Listed:
+def _inputs(finding: Finding, at: Mapping[str, int]) -> Listed:
     rows = tuple((str(row.step), safe(row.name), row.verdict, _size(row)) for row in finding.roots)
     positions = tuple(at.get(row.name, 0) for row in finding.roots)
     note = (
@@ -163,7 +124,7 @@ def _inputs(finding: Finding, at: dict[str, int], privacy: Privacy) -> Listed:
     return Listed("Inputs that differ", ("step", "point", "verdict", "relative L2"), rows, positions, note)  # fmt: skip
 
 
-def _modules(finding: Finding, at: dict[str, int], privacy: Privacy) -> Listed:
+def _modules(finding: Finding, at: Mapping[str, int], privacy: Privacy) -> Listed:
     header = (
         "module",
         "class",

@@ -132,7 +132,7 @@ def _only(row: Row) -> str:
 
 
 def _problems(result: Result) -> list[str]:
-    told = [f"{amount(len(result.rows))} points, {amount(result.pairs)} held side by side"]
+    told = [f"{counted(len(result.rows), 'point')}, {amount(result.pairs)} held side by side"]
     told += [f"{name}: {value}" for name, value in result.options.items() if value]
     told += result.problems
     sides = (("baseline", result.baseline), ("target", result.target))

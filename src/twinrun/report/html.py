@@ -118,13 +118,14 @@ def _section(one: Section, leads: bool) -> str:
     level = 1 if leads else 2
     parts = "".join(f"<span>{html.escape(part)}</span>" for part in one.parts[1:])
     about = _breakable(one.parts[0]) if one.parts else ""
+    kind = " sentence" if one.parts and " " in one.parts[0] else ""
     if one.position:
         about = f'<a href="#p={one.position}">{about}</a>'
     return (
         f'<section class="verdict {one.tone}{" lead" if leads else ""}">'
         f'<p class="words"><span class="symbol" aria-hidden="true">{SYMBOLS[one.tone]}</span> '
         f"{html.escape(one.words)}</p>"
-        f'<h{level} class="about">{about}</h{level}><p class="parts">{parts}</p>'
+        f'<h{level} class="about{kind}">{about}</h{level}><p class="parts">{parts}</p>'
         f"{facts(one.fields)}</section>"
     )
 

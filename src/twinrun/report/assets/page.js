@@ -6,13 +6,15 @@ function fromHash() {
 
 function buildLists() {
   for (const held of data.lists) {
-    const rows = held.rows.map((cells, at) => h("tr", {}, cells.map((cell, column) => {
+    const columns = held.header.map((title, at) => at).filter((at) => held.rows.some((cells) => cells[at]));
+    const rows = held.rows.map((cells, at) => h("tr", {}, columns.map((column) => {
+      const cell = cells[column];
       const named = held.header[column] === "point";
       const linked = named && held.positions[at] ? h("a", { href: `#p=${held.positions[at]}` }, cell) : cell;
       return h("td", { class: named ? "mono" : cell.length > 48 ? "finding" : "" }, linked);
     })));
     byId("lists").append(h("section", { class: "card" }, h("h2", {}, `${held.title} (${amount(held.rows.length)})`), h("p", { class: "lists-note" }, held.note),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, held.header.map((title) => h("th", { scope: "col" }, title)))), h("tbody", {}, rows)))));
+      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map((at) => h("th", { scope: "col" }, held.header[at])))), h("tbody", {}, rows)))));
   }
 }
 
