@@ -15,6 +15,7 @@ from twinrun.launch.decision import Resolved
 from twinrun.launch.render import command_line
 from twinrun.topology import driver_files
 from twinrun.topology.gpus import Gpus
+from twinrun.topology.job import open_mpi, slurm
 from twinrun.topology.visible import visible
 
 
@@ -51,5 +52,16 @@ def become(resolved: Resolved) -> NoReturn:
     """Replace this process by torchrun with the resolved command and environment."""
     sys.stdout.flush()
     sys.stderr.flush()
+    _call_the_roll(resolved)
     line = command_line(resolved)
     os.execve(line[0], line, dict(resolved.environment))
+
+
+def _call_the_roll(resolved: Resolved) -> None:
+    """Several nodes that were numbered by hand tell each other their numbers; a scheduler's are right."""
+    if resolved.args.nodes > 1 and not (
+        slurm(resolved.environment) or open_mpi(resolved.environment)
+    ):
+        from twinrun.launch.roll_call import call_beside
+
+        call_beside(resolved.args)
