@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from comparisons import agreement, close, differing, divergence, result, unmatched
 
-from twinrun.cli import demo
+from twinrun.cli import demo, demo_graft, demo_steps
 from twinrun.cli.main import run
 from twinrun.comparison.result import Divergence, Hint, Result
 
@@ -71,6 +71,21 @@ def test_missing_transformers_names_the_extra(
 
 def test_the_program_is_written_where_it_can_be_read(tmp_path: Path) -> None:
     """The observed program lies in the demo's directory, and the directory is then the demo's own."""
-    program = Path(demo._prepared(tmp_path / "demo"))
-    assert program.read_text().startswith(demo._MARK)
-    assert demo._prepared(tmp_path / "demo") == str(program)
+    program = Path(demo.prepared(tmp_path / "demo"))
+    assert program.read_text().startswith(demo_steps.MARK)
+    assert demo.prepared(tmp_path / "demo") == str(program)
+
+
+def test_the_graft_demo_judges_both_grafts(capsys: pytest.CaptureFixture[str]) -> None:
+    """The right graft must heal, the wrong one must leave the fault where it was planted."""
+    assert demo_graft.judged(agreement(), planted()) == 0
+    assert demo_graft.judged(divergence(), planted()) == 1
+    assert demo_graft.judged(agreement(), divergence()) == 1
+    assert demo_graft.judged(agreement(), agreement()) == 1
+    assert capsys.readouterr().out.count("NOT as expected") == 3
+
+
+def test_a_clean_graft_demo_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing can be healed where no fault was planted."""
+    assert run(["demo", "graft", "--clean"]) == 2
+    assert "nothing to heal" in capsys.readouterr().err

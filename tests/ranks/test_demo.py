@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +50,45 @@ def test_the_clean_demo_agrees(tmp_path: Path) -> None:
     told = ran("-m", "twinrun", "demo", "--clean", "--out", str(tmp_path / "demo"))
     assert "AGREE" in told
     assert "the clean runs agree" in told
+
+
+GOLDEN = Path(__file__).parent / "golden" / "demo-graft.txt"
+
+
+def told_of(text: str, out: Path) -> str:
+    """The demo's own lines and both verdicts: numbers masked, lines of ranks in a fixed order."""
+    kept = []
+    page = False
+    for line in text.replace(str(out), "DIR").splitlines():
+        page = page and not line.startswith(("the same", "How"))
+        if line.strip() and (not page or line.startswith(("AGREE", "FIRST"))):
+            kept.append(re.sub(r"(?<![\w.:])-?\d[\d.,]*(e[+-]\d+)?(?![\w.:])", "#", line))
+        page = page or line.startswith("  $ twinrun compare")
+    masked = re.sub(
+        r"outputs [0-9a-f]{16}  random state [0-9a-f]{16}", "outputs #", "\n".join(kept)
+    )
+    blocks = re.findall(r"(?:^ {4}(?:rank|received) .*\n)+|.*\n", masked + "\n", re.M)
+    return "".join("".join(sorted(block.splitlines(keepends=True))) for block in blocks)
+
+
+def test_the_graft_demo_heals_by_the_faulty_point_only(tmp_path: Path) -> None:
+    """One process's tensor at the faulty point makes the ranks agree; another layer's branch does not."""
+    out = tmp_path / "demo"
+    told = told_of(ran("-m", "twinrun", "demo", "graft", "--out", str(out)), out)
+    if os.environ.get("ACCEPT_GOLDEN"):
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(told, encoding="utf-8")
+    assert told == GOLDEN.read_text(encoding="utf-8")
+    # The whole residual stream after the fault heals too.
+    whole = f"{sys.executable} {out}/program.py run {out}/model"
+    spread = whole.replace(sys.executable, f"{sys.executable} -m torch.distributed.run --nproc-per-node 2")  # fmt: skip
+    ran("-m", "twinrun", "graft", str(out / "healed/baseline"), "--target", f"{spread} --drop-all-reduce 2.down_proj",
+        "--b2t", "name == 'model.layers.2:output'", "--taps", "modules", "--out", str(out / "stream"))  # fmt: skip
+    from twinrun.comparison.compare import compare
+
+    ill = compare(str(out / "healed/baseline"), str(out / "stream/target"))
+    assert ill.verdict == "agree"
+    assert {row.name for row in ill.rows if row.verdict == "healed"} == {
+        "model.layers.2.mlp.down_proj:output",
+        "model.layers.2.mlp:output",
+    }

@@ -1,8 +1,9 @@
-"""``twinrun bench all-reduce``: Twinrun's all-reduce beside NCCL's and torch's own."""
+"""``twinrun bench``: what this machine reaches, beside the usual ways, measured in the same run."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twinrun.env import variables as V
-from twinrun.errors import UsageError
+from twinrun.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from twinrun.collectives.contest import Contest, Timing
@@ -69,6 +70,37 @@ def all_reduce(dtype: str, most: int, only: tuple[str, ...], path: Path | None) 
         path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     contest.close()
     dist.destroy_process_group()
+
+
+def _from_checkout(name: str, arguments: tuple[str, ...]) -> int:
+    """Run ``benchmarks/<name>.py`` of the source tree that this package lies in; its exit code."""
+    root = Path(__file__).resolve().parents[3]
+    script = root / "benchmarks" / f"{name}.py"
+    if not script.is_file():
+        raise UnavailableError(
+            f"bench {name} is not a part of the installed package.",
+            seen=f"no {script}",
+            expected="a checkout of Twinrun's source, installed with pip install -e",
+            do=f"run it there: python benchmarks/{name}.py",
+        )
+    return subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
+
+
+def _passes_on(name: str, help_text: str) -> None:
+    @command.command(
+        name,
+        help=help_text,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[--help | OPTIONS]")
+    def passed_on(arguments: tuple[str, ...]) -> int:
+        return _from_checkout(name, arguments)
+
+
+_passes_on("graft", "A graft between processes beside a memory copy; from a checkout.")
+_passes_on("capture", "What recording costs the caller; from a checkout.")
+_passes_on("compare", "A comparison beside a plain torch loop; from a checkout.")
 
 
 def _measure(

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from twinrun.errors import TwinrunError, UnavailableError, UsageError
+from twinrun.cli.demo_steps import PLACE, PLANTED, compared, prepared, step
+from twinrun.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from twinrun.comparison.result import Result
-
-PLACE = "2.down_proj"
-PLANTED = "model.layers.2.mlp.down_proj:output"
-_PROGRAM = Path(__file__).with_name("demo_program.py")
-_MARK = '"""A program that knows nothing of Twinrun'
-_LONGEST_S = 300
 
 _READ_FAULT = f"""\
 How to read it
@@ -39,6 +30,7 @@ How to read it
 
 
 @click.command("demo")
+@click.argument("story", required=False, type=click.Choice(["graft"]), metavar="[graft]")
 @click.option("--clean", is_flag=True, help="Plant no fault: the same runs, ending in agreement.")
 @click.option(
     "--out",
@@ -47,91 +39,43 @@ How to read it
     show_default=True,
     help="Where the program, its model and both captures go.",
 )
-def command(clean: bool, out: Path) -> int:
+def command(story: str | None, clean: bool, out: Path) -> int:
     """Plant a fault in a small tensor-parallel model and find it.
 
     A small random Llama (no download) runs as one process and again under torchrun with 2
     tensor-parallel ranks, which skip one all-reduce. Both runs are captured and compared. Exits
     0 when what was found is exactly what was planted. Takes under a minute on two cores.
+
+    With graft: the fault is healed by giving the ranks the one process's tensor at the faulty point,
+    and not by giving them another one.
     """
     if find_spec("transformers") is None:
         raise UnavailableError(
             "The demo runs a Hugging Face model, and transformers is not installed.",
             do="pip install 'twinrun[demo]'",
         )
-    program, model = _prepared(out), str(out / "model")
+    if story and clean:
+        raise UsageError("--clean plants no fault, so there is nothing to heal", do="leave it out")
+    program, model = prepared(out), str(out / "model")
+    if story:
+        from twinrun.cli.demo_graft import heal
+
+        return heal(program, model, out)
     fault = [] if clean else ["--drop-all-reduce", PLACE]
     name = "clean" if clean else "fault"
     baseline, target = str(out / "tp1"), str(out / f"tp2-{name}")
-    _step("make a small random Llama", ["python", program, "make", model])
-    _step("run it as one process", [*_observed(baseline), "python", program, "run", model])
-    _step(
+    step("make a small random Llama", ["python", program, "make", model])
+    step("run it as one process", [*_observed(baseline), "python", program, "run", model])
+    step(
         "run it on 2 tensor-parallel ranks" + ("" if clean else ", one all-reduce skipped"),
         [*_observed(target), "torchrun", "--nproc-per-node", "2", program, "run", model, *fault],
     )
-    result = _compared(baseline, target)
+    result = compared(baseline, target)
     return _judged(result, clean)
 
 
 def _observed(directory: str) -> list[str]:
     return ["twinrun", "run", "--out", directory, "--overwrite", "--taps", "modules", "--"]
-
-
-def _prepared(out: Path) -> str:
-    """The program, written to ``out`` where it can be read, changed and run again."""
-    program = out / "program.py"
-    ours = program.is_file() and program.read_text(encoding="utf-8").startswith(_MARK)
-    if out.exists() and not ours and any(out.iterdir()):
-        raise UsageError(f"{out} holds files that are not the demo's.", do="choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    program.write_text(_PROGRAM.read_text(encoding="utf-8"), encoding="utf-8")
-    return str(program)
-
-
-def _step(title: str, words: Sequence[str]) -> None:
-    """Run one command as a user would, shown as one would type it; its output only when it fails."""
-    print(f"{title}\n  $ {' '.join(words)}", flush=True)
-    begun = time.monotonic()
-    done = subprocess.run(
-        _runnable(words), capture_output=True, text=True, timeout=_LONGEST_S, check=False
-    )
-    if done.returncode:
-        raise TwinrunError(
-            f"The demo's own command ended with {done.returncode}.",
-            seen="\n".join([" ".join(words), done.stdout, done.stderr]).strip(),
-            do="run the command by itself to see more",
-        )
-    for line in [*done.stdout.splitlines(), *_ours(done.stderr)]:
-        print(f"    {line}")
-    print(f"    {time.monotonic() - begun:.0f} s\n", flush=True)
-
-
-def _runnable(words: Sequence[str]) -> list[str]:
-    """The same command with this interpreter's own python, torchrun and twinrun."""
-    here = {
-        "python": [sys.executable],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
-        "twinrun": [sys.executable, "-m", "twinrun"],
-    }
-    return [part for word in words for part in here.get(word, [word])]
-
-
-def _ours(stderr: str) -> list[str]:
-    """What twinrun run said, without the list of processes."""
-    said = [line for line in stderr.splitlines() if line.startswith("twinrun: ")]
-    return [line for line in said if not line.startswith("twinrun:   ") and line[-1] != ":"]
-
-
-def _compared(baseline: str, target: str) -> Result:
-    from twinrun.cli.advice import possible
-    from twinrun.comparison.compare import compare
-    from twinrun.report import terminal
-    from twinrun.report.comparison import comparison_page
-
-    print(f"compare\n  $ twinrun compare {baseline} {target}\n", flush=True)
-    result = possible(compare(baseline, target))
-    terminal.show(comparison_page(result, top=3), terminal.console(sys.stdout))
-    return result
 
 
 def _judged(result: Result, clean: bool) -> int:

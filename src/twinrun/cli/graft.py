@@ -30,6 +30,7 @@ CONTAINED = 3
     metavar="DIR",
     help="Also capture both runs into DIR/baseline and DIR/target; must not exist.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace the captures that --out holds.")
 @click.option(
     "--taps", default="blocks", show_default=True, metavar="WORD|GLOBS", help="What --out records."
 )
@@ -43,6 +44,7 @@ def command(
     baseline_gpus: str,
     target_gpus: str,
     out: Path | None,
+    overwrite: bool,
     taps: str,
     **shared: Any,
 ) -> int:
@@ -82,10 +84,10 @@ def command(
             settings = settings_of(role=role, mesh=mesh, journal=str(directory / "graft"), **shared)
             options = Options(taps=taps if out is not None else "none", mesh=mesh)
             words = split_command(text, f"--{role}")
-            sides.append(Side(words, settings, directory, options, gpus))
-        if out is not None and out.exists():
-            raise UsageError(f"{out} exists", do="give another --out")
-        place.mkdir(parents=True)
+            sides.append(Side(words, settings, directory, options, gpus, overwrite=overwrite))
+        if out is not None and out.exists() and not overwrite:
+            raise UsageError(f"{out} exists", do="give another --out, or --overwrite")
+        place.mkdir(parents=True, exist_ok=overwrite)
         codes = run_sides(sides, _say)
         account = read_account([side.directory for side in sides])
     for line in account.lines():

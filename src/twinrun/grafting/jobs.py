@@ -42,6 +42,8 @@ class Side:
     options: Options
     gpus: str = ""
     log: Path | None = None
+    overwrite: bool = False
+    """whether a capture that is in the directory already is replaced"""
 
 
 class Interrupted(Exception):
@@ -108,7 +110,7 @@ def run_sides(sides: Sequence[Side], say: Callable[[str], None]) -> list[int]:
 
 
 def _start(side: Side) -> subprocess.Popen[bytes]:
-    create_run(side.directory, command=side.command, options=side.options)
+    create_run(side.directory, command=side.command, options=side.options, overwrite=side.overwrite)
     environ = environment(side.directory, side.options)
     if side.settings is not None:
         environ |= side.settings.to_environment()
