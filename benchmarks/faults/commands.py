@@ -6,11 +6,10 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from benchmarks.faults.cases import Case
 
 ROOT = Path(__file__).parents[2]
@@ -57,15 +56,11 @@ def make_model(case: Case, work: Path) -> None:
 
 def about() -> dict[str, Any]:
     """The command, the machine and the versions that a result file names."""
-    module = (
-        Path(sys.argv[0]).parent.name if sys.argv[0].endswith("__main__.py") else "faults.effects"
-    )
+    called = Path(sys.argv[0])
+    name = "faults" if called.stem == "__main__" else f"faults.{called.stem}"
+    packages = ("torch", "transformers", "twinrun")
     return {
-        "command": f"python -m benchmarks.{module} " + " ".join(sys.argv[1:]),
+        "command": f"python -m benchmarks.{name} " + " ".join(sys.argv[1:]),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
     }

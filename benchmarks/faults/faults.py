@@ -74,10 +74,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("rope_layout", Expected("model.rotary_emb", "model", hints=("permuted",))),
     Fault("mask_off_by_one", Expected(ATTENTION, "{L}", ("add",), ("shifted", "region"))),
     Fault("mask_of_model", Expected("model", "", hints=("shifted", "region"))),
-    Fault("norm_epsilon", Expected("{L}.input_layernorm", "{L}", hints=("region",)), layer=0),
-    Fault(
-        "norm_epsilon_larger", Expected("{L}.input_layernorm", "{L}", hints=("region",)), layer=0
-    ),
+    Fault("norm_epsilon", Expected("{L}.input_layernorm", "{L}"), layer=0),
+    Fault("norm_epsilon_larger", Expected("{L}.input_layernorm", "{L}"), layer=0),
     Fault(
         "norm_cast",
         Expected("{L}.input_layernorm", "{L}", hints=("rounding",)),
