@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from twinrun.diagnosis.operators import Operators
+from twinrun.diagnosis.perturb import Perturbation
 from twinrun.diagnosis.shadow import Shadows
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.intercept import Interceptor, Surround, interceptors, surrounds
@@ -54,6 +55,8 @@ def join(recorder: Recorder) -> Instruments:
 
 def _parts(recorder: Recorder) -> Iterator[Instrument]:
     options = recorder.options
+    if options.perturb:
+        yield Perturbation(recorder)
     if options.operators:
         yield Operators(recorder)
     if options.shadow:
