@@ -18,7 +18,10 @@ _ADDS_UP = "what it holds adds no more than rounding, one by one"
 
 @dataclass
 class Account:
-    """One judged stretch with the pass that it was judged in, and its shadow where one was run."""
+    """One judged stretch with the pass that it was judged in, and its shadow where one was run.
+
+    ``inside``: why its operators told nothing, where they were looked at.
+    """
 
     segment: Segment
     weighing: Weighing
@@ -26,6 +29,7 @@ class Account:
     state: State = "unknown"
     why: str = ""
     suspected: bool = False
+    inside: str = ""
 
 
 class Accounts:

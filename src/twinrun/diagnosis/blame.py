@@ -152,14 +152,16 @@ class _Blame:
     def _inspected(self, doubts: Sequence[Account], *, shadows: bool) -> Inspection | None:
         """Run both sides with instruments on the doubtful modules, given the baseline's inputs."""
         shadows = shadows and self._wishes.shadows != "off"
-        if not shadows and not self._wishes.operators:
+        # A capture has no operators: there is nothing to hold the target's against.
+        operators = self._wishes.operators and self._passes.baseline is not None
+        if not shadows and not operators:
             return None
         paths = sorted({one.segment.module.path for one in doubts})
         listed = ",".join(_as_glob(path) for path in paths)
         options = Options(
             taps=",".join(f"{_as_glob(path)}:*" for path in paths),
             shadow=listed if shadows else "",
-            operators=listed if self._wishes.operators else "",
+            operators=listed if operators else "",
         )
         many = paths[0] if len(paths) == 1 else f"{len(paths)} modules"
         told = f"{many} one precision up" if shadows else f"the operators of {many}"
@@ -279,8 +281,13 @@ class _Blame:
     def _notes(self) -> tuple[str, ...]:
         unknown = [one for one in self._accounts if one.state == "unknown"]
         told = [f"{one.segment.module.path} was not isolated: {one.why}" for one in unknown[:8]]
-        if len(unknown) > len(told):
-            told.append(f"{len(unknown) - len(told)} more modules were not isolated")
+        told += [
+            f"the operators of {one.segment.module.path} name nothing: {one.inside}"
+            for one in self._accounts
+            if one.inside
+        ]
+        if len(unknown) > 8:
+            told.append(f"{len(unknown) - 8} more modules were not isolated")
         return tuple(told)
 
 

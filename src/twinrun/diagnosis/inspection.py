@@ -10,6 +10,7 @@ from twinrun.comparison.result import Hint, Result
 from twinrun.comparison.view import View
 from twinrun.diagnosis.accounts import Account
 from twinrun.diagnosis.finding import Operator, Shadow, Suspect
+from twinrun.diagnosis.sequence import Unsettled, difference_of
 from twinrun.diagnosis.threeway import ThreeWay, settle
 from twinrun.diagnosis.tree import Module
 from twinrun.diagnosis.weighing import Weighing
@@ -46,13 +47,11 @@ class Inspection:
         """The operator inside a suspect where the two runs part, if one can be told."""
         if self.baseline is None:
             return None
-        from twinrun.diagnosis.sequence import first_difference
-
         module = account.segment.module
-        weighing = Weighing(self.baseline, self.target)
-        rows = weighing.operators(module)
-        found = first_difference(self.baseline, self.target, module.path, rows)
-        if found is None:
+        rows = Weighing(self.baseline, self.target).operators(module)
+        found = difference_of(self.baseline, self.target, module.path, rows)
+        if isinstance(found, Unsettled):
+            account.inside = found.reason
             return None
         return Operator(found.operator, found.kind, found.text)
 

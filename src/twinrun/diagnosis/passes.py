@@ -15,6 +15,7 @@ from twinrun.grafting.settings import Settings
 from twinrun.recorder.options import Options
 
 _TAIL = 12
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ class Passes:
         self.done.append(
             Pass(number, side, purpose, command, str(directory), seconds, code)  # type: ignore[arg-type]
         )
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
         if code:
             failed = next(one for one, ended in zip(listed, codes, strict=True) if ended)
             raise TwinrunError(
