@@ -6,65 +6,24 @@ for each: ``ok NAME`` or ``failed NAME`` with the first rank's trouble.
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
+import all_reduce_memory
 import torch
 import torch.distributed as dist
+from all_reduce_parts import DTYPES, expected, parts_of, same_bits
 
-from twinrun.collectives import probe, tuning
+from twinrun.collectives import ipc
 from twinrun.collectives.all_reduce import AllReduce
 from twinrun.collectives.exchange import Exchange
+from twinrun.collectives.facts import Plan
+from twinrun.collectives.kernel_reducer import KernelReducer
 from twinrun.errors import PeerError
+from twinrun.kernels.arguments import EMPTY_BYTE
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 SIZES = (1, 2, 7, 8, 9, 63, 512, 1000, 4099, 65536, 131077, 1 << 20, (5 << 20) + 3)
-
-
-def part(rank: int, count: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """What ``rank`` brings to call ``seed``: wide-range numbers, for odd seeds with special ones."""
-    generator = torch.Generator("cuda").manual_seed(seed * 64 + rank)
-    x = torch.randn(count, generator=generator, device="cuda")
-    scale = torch.randint(-12, 12, (count,), generator=generator, device="cuda")
-    x = torch.ldexp(x, scale).to(dtype)
-    if seed % 2:
-        kind = torch.randint(0, 400, (count,), generator=generator, device="cuda")
-        x[kind == 0], x[kind == 1], x[kind == 2] = -0.0, float("inf"), float("nan")
-        x.view(torch.int32 if dtype == torch.float32 else torch.int16)[kind == 3] = -1
-        x[: count // 2] = torch.where(kind[: count // 2] > 3, -0.0, x[: count // 2])
-    return x
-
-
-def expected(parts: list[torch.Tensor], order: str) -> torch.Tensor:
-    """The sum in the stated order, by torch's own operations."""
-    if order == "ranks":
-        total = parts[0].float()
-        for more in parts[1:]:
-            total = total + more.float()
-        return total.to(parts[0].dtype)
-    level = parts
-    while len(level) > 1:
-        even = len(level) // 2 * 2
-        sums = [(level[i].float() + level[i + 1].float()) for i in range(0, even, 2)]
-        level = [s.to(parts[0].dtype) for s in sums] + level[even:]
-    return level[0]
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal bits, every NaN counting as one and the same."""
-    integers = torch.int32 if a.dtype == torch.float32 else torch.int16
-    both_nan = torch.isnan(a) & torch.isnan(b)
-    return bool(((a.view(integers) == b.view(integers)) | both_nan).all())
-
-
-def parts_of(count: int, dtype: torch.dtype, seed: int) -> list[torch.Tensor]:
-    return [part(rank, count, dtype, seed) for rank in range(dist.get_world_size())]
 
 
 def sums(backend: str) -> None:
@@ -146,6 +105,37 @@ def alike_across_algorithms() -> None:
         assert torch.equal(whole, other(mine))
 
 
+def pushed_through_plain_memory() -> None:
+    """The push kernels' sums, over memory mapped by IPC handles: also for more ranks than GPUs.
+
+    Ranks that share a GPU take turns on it, so a kernel that waits for one of them waits long.
+    """
+    exchange, rank, seed = Exchange(dist.group.WORLD), dist.get_rank(), 0
+    device = torch.device("cuda", torch.cuda.current_device())
+    workspace = ipc.shared_workspace(exchange, device, 1 << 20, EMPTY_BYTE)
+    reducer = KernelReducer(exchange, device, workspace, ("one_shot_push", "two_shot_push"))
+    for algorithm in ("one_shot_push", "two_shot_push"):
+        for order in ("ranks", "tree"):
+            for dtype in DTYPES:
+                for count, blocks in (
+                    (1, 1),
+                    (9, 1),
+                    (1000, 3),
+                    (4099, 8),
+                    (65536, 64),
+                    (262147, 8),
+                ):
+                    seed += 1
+                    parts = parts_of(count, dtype, seed)
+                    x, y = parts[rank], torch.empty_like(parts[rank])
+                    plan = Plan("symmetric", algorithm, order, "", (), blocks, 128)
+                    reducer.all_reduce(x, y, plan)
+                    assert same_bits(y, expected(parts, order)), (algorithm, order, dtype, count)
+    torch.cuda.synchronize()
+    exchange.barrier()
+    reducer.close()
+
+
 def tree_of_two_and_four() -> None:
     """Four partial sums on four ranks, and their pairs summed first on two: the same bits."""
     if dist.get_world_size() != 4:
@@ -157,69 +147,6 @@ def tree_of_two_and_four() -> None:
     group = [dist.new_group([0, 1]), dist.new_group([2, 3])][dist.get_rank() // 2]
     with AllReduce(group, order="tree", backend="symmetric") as two:
         assert torch.equal(whole, two(pair[dist.get_rank() % 2]))
-
-
-@contextmanager
-def pulling() -> Iterator[None]:
-    """Makes every captured call read its input in place, whatever the table says."""
-    found = tuning.find
-
-    def with_pull(backend: str, gpu: str, world: int) -> tuning.Table | None:
-        table = found(backend, gpu, world)
-        return table and replace(table, pull=tuning.Row(1, "two_shot_pull", 64, 256))
-
-    tuning.find = with_pull
-    try:
-        yield
-    finally:
-        tuning.find = found
-
-
-def forced_pull() -> None:
-    """Graph inputs are read in place, and replays see new numbers."""
-    with pulling():
-        graphs()
-
-
-def graphs() -> None:
-    """Captured calls replay right, in and out of place, warmed up outside the capture."""
-    rank = dist.get_rank()
-    with AllReduce(backend="symmetric") as ar:
-        held = torch.empty(300_003, dtype=torch.bfloat16, device="cuda")
-        small = torch.empty(100, dtype=torch.bfloat16, device="cuda")
-        for round_ in range(3):
-            graph = torch.cuda.CUDAGraph()
-            ar(held.clone())
-            with ar.capture(), torch.cuda.graph(graph):
-                first = ar(held)
-                ar(small, out=small)
-                second = ar(first * 2)
-            for replay in range(5):
-                seed = round_ * 10 + replay * 2
-                parts = parts_of(held.numel(), torch.bfloat16, seed)
-                smalls = parts_of(100, torch.bfloat16, seed + 50)
-                held.copy_(parts[rank])
-                small.copy_(smalls[rank])
-                graph.replay()
-                once = expected(parts, "ranks")
-                twice = expected([once * 2] * dist.get_world_size(), "ranks")
-                assert same_bits(first, once), (round_, replay)
-                assert same_bits(small, expected(smalls, "ranks")), (round_, replay)
-                assert same_bits(second, twice), (round_, replay)
-
-
-def rows_are_used_again() -> None:
-    """Capturing the same tensors over and over takes no further rows, and opens nothing twice."""
-    with pulling(), AllReduce(backend="symmetric") as ar:
-        x = torch.randn(100_000, device="cuda").bfloat16()
-        y = torch.empty_like(x)
-        for _ in range(20):
-            graph = torch.cuda.CUDAGraph()
-            with ar.capture(), torch.cuda.graph(graph):
-                ar(x, out=y)
-                ar(x, out=x)
-        rows = next(iter(ar._lines.values()))._reducers["symmetric"]._rows
-        assert rows is not None and rows.rows == 2, rows and rows.rows
 
 
 def two_streams() -> None:
@@ -266,54 +193,6 @@ def closed_in_any_order() -> None:
         ar.close()
 
 
-def leaks(rounds: int = 40) -> None:
-    """Rounds of create, capture, replay and close leave device and host memory where they were."""
-    x = torch.randn(50_000, device="cuda").bfloat16()
-    device, host = [], []
-    for round_ in range(rounds):
-        with AllReduce(backend="symmetric") as ar:
-            ar(x)
-            graph = torch.cuda.CUDAGraph()
-            with ar.capture(), torch.cuda.graph(graph):
-                y = ar(x)
-            graph.replay()
-            torch.cuda.synchronize()
-            del graph, y
-        if round_ in (rounds // 5, rounds - 1):
-            gc.collect()
-            torch.cuda.empty_cache()
-            device.append(torch.cuda.mem_get_info()[0])
-            host.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
-    gone, grown = device[0] - device[-1], host[-1] - host[0]
-    told = f"{rounds} rounds: device {gone >> 10} KiB gone, host {grown >> 10} KiB grown"
-    if dist.get_rank() == 0:
-        print(told, flush=True)
-    assert gone < 4 << 20 and grown < 64 << 20, told
-
-
-def leaks_long() -> None:
-    """The same a thousand times."""
-    leaks(1000)
-
-
-def leaks_without_tested_copy() -> None:
-    """The same a thousand times with the tested copy between GPUs left out."""
-    tested, probe.peer_access = probe.peer_access, lambda exchange, device: None
-    try:
-        leaks(1000)
-    finally:
-        probe.peer_access = tested
-
-
-def other_pools() -> None:
-    """A pool's tensors are summed; captured in place they work or are declined with the reason."""
-    pool = torch.cuda.MemPool()
-    with torch.cuda.use_mem_pool(pool):
-        x = torch.ones(1 << 20, device="cuda")
-    with AllReduce(backend="symmetric") as ar:
-        assert bool((ar(x) == dist.get_world_size()).all())
-
-
 def never_arrives() -> None:
     """In checked mode the rank that never arrives is named, with the size; the others go on."""
     ar = AllReduce(backend="symmetric")
@@ -330,17 +209,6 @@ def never_arrives() -> None:
     ar.close()
 
 
-def graph_inputs_unreachable() -> None:
-    """With expandable segments nothing is read in place, the plan knows, and sums are right."""
-    with pulling():
-        with AllReduce(backend="symmetric") as ar, ar.capture():
-            x = torch.ones(1 << 20, device="cuda")
-            with torch.cuda.graph(torch.cuda.CUDAGraph()):
-                plan = ar.plan(x)
-        assert plan.algorithm != "two_shot_pull", plan
-        graphs()
-
-
 def main() -> int:
     dist.init_process_group("cpu:gloo,cuda:nccl")
     torch.cuda.set_device(dist.get_rank() % torch.cuda.device_count())
@@ -348,7 +216,7 @@ def main() -> int:
     for name in sys.argv[1:]:
         began, trouble = time.monotonic(), None
         try:
-            globals()[name]()
+            getattr(all_reduce_memory, name, globals().get(name))()
             torch.cuda.synchronize()
         except Exception:
             trouble = traceback.format_exc(limit=-4)

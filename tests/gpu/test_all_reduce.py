@@ -21,13 +21,13 @@ SCENARIOS = (
 pytestmark = pytest.mark.gpu
 
 
-def run(gpus: int, *scenarios: str, **variables: str) -> None:
-    """Run the scenarios on ``gpus`` ranks and fail with what they printed."""
-    if gpus > GPUS:
-        pytest.skip(f"needs {gpus} GPUs, this machine has {GPUS}")
+def run(ranks: int, *scenarios: str, gpus: int | None = None, **variables: str) -> None:
+    """Run the scenarios on ``ranks`` ranks, one a GPU unless ``gpus`` do; fail with what they printed."""
+    if (gpus or ranks) > GPUS:
+        pytest.skip(f"needs {gpus or ranks} GPUs, this machine has {GPUS}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     done = subprocess.run(
-        [*command, str(gpus), str(WORKER), *scenarios],
+        [*command, str(ranks), str(WORKER), *scenarios],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
@@ -55,3 +55,10 @@ def test_checked_mode_names_the_rank_that_never_arrives(gpus: int) -> None:
 def test_expandable_segments_are_summed_through_the_workspace() -> None:
     """Memory that CUDA IPC does not reach is never read in place, and no sum changes."""
     run(2, "graph_inputs_unreachable", PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [3, 4, 6, 8])
+def test_the_kernels_of_more_ranks_than_gpus(ranks: int) -> None:
+    """Sums of every kernel but two_shot_pull to the bit, where ranks take turns on two GPUs."""
+    run(ranks, "pushed_through_plain_memory", "ipc_sums", gpus=2)

@@ -17,7 +17,7 @@ from twinrun.collectives.ipc_memory import PeerMemory, allocate, exchange_places
 from twinrun.collectives.kernel_reducer import KernelReducer
 from twinrun.collectives.symmetric import why_no_kernels
 from twinrun.collectives.workspace import Workspace
-from twinrun.kernels.arguments import workspace_bytes
+from twinrun.kernels.arguments import SLOTS, workspace_bytes
 
 ALGORITHMS = ("one_stage", "two_stage")
 
@@ -31,8 +31,19 @@ def make(
     group: dist.ProcessGroup, exchange: Exchange, facts: GroupFacts, device: torch.device
 ) -> KernelReducer:
     """Allocate the workspace and open the peers', on all ranks together."""
-    slot = tuning.slot_bytes("ipc", facts)
-    own, free_own = allocate(device, workspace_bytes(slot))
+    workspace = shared_workspace(exchange, device, tuning.slot_bytes("ipc", facts), 0)
+    try:
+        return KernelReducer(exchange, device, workspace, ALGORITHMS)
+    except BaseException:
+        workspace.close()
+        raise
+
+
+def shared_workspace(
+    exchange: Exchange, device: torch.device, slot_bytes: int, byte: int
+) -> Workspace:
+    """A workspace in plain device memory, its slots filled with ``byte``, on all ranks together."""
+    own, free_own = allocate(device, workspace_bytes(slot_bytes))
     peers = PeerMemory(device)
 
     def free() -> None:
@@ -40,15 +51,16 @@ def make(
         free_own()
 
     try:
-        fill(device, own, 0, workspace_bytes(slot))
+        fill(device, own, 0, SLOTS)
+        fill(device, own + SLOTS, byte, workspace_bytes(slot_bytes) - SLOTS)
         places = exchange_places(exchange, [place_of(own)])
         addresses = [
             own if rank == exchange.rank else peers.address(rank, place)
             for rank, (place,) in enumerate(places)
         ]
+        # Nobody may send before every slot is filled.
         exchange.barrier()
-        workspace = Workspace(tuple(addresses), slot, free)
-        return KernelReducer(exchange, device, workspace, ALGORITHMS)
+        return Workspace(tuple(addresses), slot_bytes, free)
     except BaseException:
         free()
         raise
