@@ -60,7 +60,7 @@ def test_options_become_arguments(asked: dict[str, Any]) -> None:
     words += split("--skip-steps 1,2 --hints all")
     assert run(words) == 0
     assert asked["baseline"] == "n1/a,n2/a"
-    assert asked["noise"] == "a2"
+    assert asked["noise"] == ("a2",)
     assert (asked["map"], asked["layouts"], asked["settings"]) == ("m.yaml", "l.yaml", "s.yaml")
     assert asked["allow"] == ("*.rotary*", "x")
     assert asked["floor"] == {"*.mlp:output": 1e-4, "y": 0.0}

@@ -18,7 +18,10 @@ _FILE = click.Path(dir_okay=False)
     "--map", "map_file", type=_FILE, help="YAML file that pairs names which differ (docs/map.md)."
 )
 @click.option(
-    "--noise", metavar="DIR", help="A second run known to be right: it measures the floor."
+    "--noise",
+    metavar="DIR",
+    multiple=True,
+    help="A second run known to be right: it measures the floor; may be repeated.",
 )
 @click.option("--layouts", type=_FILE, help="YAML file from name globs to dims (docs/dims.md).")
 @click.option(
@@ -62,7 +65,7 @@ def command(
     baseline: str,
     target: str,
     map_file: str | None,
-    noise: str | None,
+    noise: tuple[str, ...],
     layouts: str | None,
     settings: str | None,
     allow: tuple[str, ...],

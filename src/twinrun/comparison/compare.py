@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from twinrun.comparison.hinting import HINTED, add_hints
 from twinrun.comparison.invariants import find_invariants
 from twinrun.comparison.layouts import Layouts
 from twinrun.comparison.mapfile import load_map
-from twinrun.comparison.measure import Noise, Ruler
-from twinrun.comparison.noise import NoiseMeter
+from twinrun.comparison.measure import Ruler
+from twinrun.comparison.noise import GoodRun, NoiseMeter
 from twinrun.comparison.outcome import Outcome
 from twinrun.comparison.pairing import Nearest, Pair, pair_up
 from twinrun.comparison.parting import Parting
-from twinrun.comparison.points import Key, Point, Points
+from twinrun.comparison.points import Key, Points
 from twinrun.comparison.result import AGREEING, VERDICTS, Result
 from twinrun.comparison.roots import renaming
 from twinrun.comparison.rules import RuleSet
@@ -40,7 +40,7 @@ def compare(
     target: str | Path | View,
     *,
     map: str | Path | None = None,
-    noise: str | Path | View | None = None,
+    noise: str | Path | View | Sequence[str | Path | View] | None = None,
     layouts: str | Path | None = None,
     settings: str | Path | None = None,
     allow: Iterable[str] = (),
@@ -52,7 +52,7 @@ def compare(
 ) -> Result:
     """Hold two captures side by side and find the first point where they part.
 
-    `noise`: a second run known to be right, which measures the floor. `map`, `layouts` and
+    `noise`: a second run known to be right, or several, which measure the floor. `map`, `layouts` and
     `settings` are paths of YAML files (docs/map.md, docs/dims.md, docs/verdicts.md); `floor`
     ({glob: relative L2}), `k` and `allow` win over the file. `skip_steps` drops the first steps of
     baseline and target. `progress(done, total, name)` is called after each point. Memory stays that
@@ -64,7 +64,9 @@ def compare(
     ruling = settle(settings, allow=allow, floor=floor, k=k)
     rules = RuleSet(load_map(map)) if map is not None else None
     stated = Layouts.load(layouts) if layouts is not None else Layouts()
-    told = {"map": map, "noise": noise, "layouts": layouts, "settings": settings}
+    good = _good(noise)
+    named = ", ".join(str(getattr(v, "path", v)) for v in good) or None
+    told = {"map": map, "noise": named, "layouts": layouts, "settings": settings}
     options = {name: str(getattr(v, "path", v)) for name, v in told.items() if v is not None}
     if any(skips):
         options["skip_steps"] = f"{skips[0]},{skips[1]}"
@@ -72,16 +74,26 @@ def compare(
         one, two = _opened(baseline, opened), _opened(target, opened)
         runs = (Points(one, skip=skips[0]), Points(two, skip=skips[1], rename=renaming(one, two)))
         meter = None
-        if noise is not None:
-            third = _opened(noise, opened)
-            again = Points(third, skip=skips[0], rename=renaming(one, third))
-            meter = NoiseMeter(runs[0], again, stated)
+        if good:
+            views = [_opened(run, opened) for run in good]
+            meter = NoiseMeter(runs[0], [_beside(one, view, skips[0]) for view in views], stated)
         held = _Comparison(runs, rules, stated, ruling, meter, hints, progress, options)
         return held.result()
 
 
 def _deepest(pair: Pair, way_of: Mapping[Key, Way]) -> Way:
     return max((way_of[point.key] for point in pair.baseline), key=lambda way: way.depth)
+
+
+def _good(noise: str | Path | View | Sequence[str | Path | View] | None) -> list[str | Path | View]:
+    if noise is None:
+        return []
+    return list(noise) if isinstance(noise, (list, tuple)) else [noise]  # type: ignore[list-item]
+
+
+def _beside(baseline: View, run: View, skip: int) -> GoodRun:
+    points = Points(run, skip=skip, rename=renaming(baseline, run))
+    return GoodRun(points, run.path, bool(run.run.options.get("perturb")))
 
 
 def _opened(run: str | Path | View, opened: ExitStack) -> View:
@@ -155,14 +167,8 @@ class _Comparison:
         return outcomes
 
     def _ruler(self, pair: Pair, way: Way) -> Ruler:
-        noise = self._noise(pair.baseline) if self.meter is not None else None
+        noise = self.meter.noise(pair.baseline) if self.meter is not None else []
         return Ruler(pair.lead.key.name, way, self.settings, noise)
-
-    def _noise(self, points: tuple[Point, ...]) -> Noise | None:
-        assert self.meter is not None
-        found = [self.meter.noise(point) for point in points]
-        known = [one for one in found if one is not None]
-        return max(known, key=lambda one: one.l2) if len(known) == len(found) else None
 
     def _problems(self) -> tuple[str, ...]:
         told = [

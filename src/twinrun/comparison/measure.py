@@ -14,17 +14,10 @@ from twinrun.comparison.verdict import K_FIRST_ORDER, K_MEASURED, Judgement, jud
 from twinrun.numerics.detail import Detail, detail
 from twinrun.numerics.distance import Distance, measure
 from twinrun.numerics.dtypes import Format, coarser
-from twinrun.numerics.floor import Allowance, first_order, measured, spread
+from twinrun.numerics.floor import Allowance, first_order, spread
+from twinrun.numerics.noise import Noise, floor_for
 from twinrun.numerics.own_size import worst_own
 from twinrun.numerics.tally import Number, Spot
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """The distance of the baseline from its second good run at a point."""
-
-    l2: float
-    worst: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +56,7 @@ class Ruler:
     name: str
     way: Way
     settings: Settings
-    noise: Noise | None = None
+    noise: Sequence[Noise] = ()
 
     def assess(self, a: Logical, b: Logical) -> Assessed:
         """Measure a pair of one shape; the dearer measures where it is above its floor."""
@@ -92,10 +85,9 @@ class Ruler:
             return _floor(spread(told, elements), k or K_MEASURED, "set", "set by glob")
         if form.exact:
             return _floor(Allowance(0.0, 0.0), 1.0, "exact", "integers and bools are exact")
-        if self.noise is not None and self.noise.l2 > 0:
-            why = f"twice the second good run's distance ({self.noise.l2:.2g})"
-            seen = measured(self.noise.l2, self.noise.worst)
-            return _floor(seen, k or K_MEASURED, "measured", why)
+        seen = floor_for(self.noise, "accumulated")
+        if seen is not None:
+            return Floor(seen.l2, seen.worst, k or K_MEASURED, "measured", seen.why)
         noisy = coarser(form.name, self.way.coarsest)
         allowed = first_order(
             noisy,
