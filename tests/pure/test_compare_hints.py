@@ -47,6 +47,22 @@ def test_sign(a: torch.Tensor) -> None:
     assert hint_of(a, noise(-a)).kind == "sign"
 
 
+def test_offset() -> None:
+    """Whole numbers that are off by one are told as that, not as a factor."""
+    positions = torch.arange(12, 20).view(1, 8)
+    hint = hint_of(positions, positions + 1)
+    assert hint.kind == "offset" and "1 more" in hint.text
+    assert hint_of(torch.tensor([[12]]), torch.tensor([[13]])).kind == "offset"
+
+
+def test_permuted_among_equal_columns() -> None:
+    """A rotary table holds every column twice: halves against pairs are told all the same."""
+    angles = torch.outer(torch.arange(16.0), torch.rand(8) + 0.1)
+    halves, pairs = torch.cat([angles, angles], -1), angles.repeat_interleave(2, -1)
+    hint = hint_of(halves.cos(), pairs.cos())
+    assert hint.kind == "permuted" and "interleaves" in hint.text
+
+
 def test_transposed(a: torch.Tensor) -> None:
     """Exchanged dims, in another shape, in a square one, or read back in the old shape."""
     assert hint_of(a, noise(a.transpose(1, 2).contiguous())).kind == "transposed"

@@ -35,7 +35,12 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--no-operators", is_flag=True, help="Do not look at the operators of the suspects.")
 @click.option("--gradients", is_flag=True, help="The backward pass too.")
 @click.option("--live", is_flag=True, help="Run both programs in step instead of from a capture.")
-@click.option("--noise", metavar="DIR", help="A second run of the baseline known to be right.")
+@click.option(
+    "--noise",
+    metavar="DIR",
+    multiple=True,
+    help="A second run known to be right, for the floors of the runs as they go; may be repeated.",
+)
 @click.option(
     "--work", type=_DIRECTORY, metavar="DIR", help="Keep every pass's capture and output there."
 )
@@ -54,7 +59,7 @@ def command(
     no_operators: bool,
     gradients: bool,
     live: bool,
-    noise: str | None,
+    noise: tuple[str, ...],
     work: Path | None,
     report: str | None,
     report_paths: bool,
@@ -80,9 +85,7 @@ def command(
             (sides[1], target_mesh, target_gpus),
         )
     ]
-    wishes = Wishes(
-        shadows=shadows, operators=not no_operators, gradients=gradients, noise=noise or ""
-    )
+    wishes = Wishes(shadows=shadows, operators=not no_operators, gradients=gradients, noise=noise)
     with ExitStack() as held:
         place = _work(work, held)
         passes = _passes(programs, place, capture, live)

@@ -12,6 +12,7 @@ import torch
 from twinrun.comparison.alignment import Held, Misfit, Side, align
 from twinrun.comparison.hints.case import Case, Part
 from twinrun.comparison.hints.factor import factor
+from twinrun.comparison.hints.offset import offset
 from twinrun.comparison.hints.order import permuted, shifted, transposed
 from twinrun.comparison.hints.ranks import one_replica, one_shard, rank_sum
 from twinrun.comparison.hints.region import region
@@ -36,7 +37,7 @@ _SWAPS = 32
 
 Hypothesis = Callable[[Case], Hint | None]
 HYPOTHESES: tuple[Hypothesis, ...] = (
-    rank_sum, factor, shifted, transposed, rounding, permuted, swapped, one_shard, one_replica, region,
+    rank_sum, factor, offset, shifted, transposed, rounding, permuted, swapped, one_shard, one_replica, region,
 )  # fmt: skip
 """In this order, those that explain part of a tensor last; the first that explains the difference down to the floor is told."""
 ANY_SHAPE: tuple[Hypothesis, ...] = (transposed, swapped)

@@ -12,6 +12,15 @@ from twinrun.comparison.result import Result, Row
 from twinrun.comparison.view import View
 from twinrun.diagnosis.accounts import Account, Accounts, part_of, rows_by_module
 from twinrun.diagnosis.advice import advice, outcome_of
+from twinrun.diagnosis.backward import (
+    Backward,
+    forward_agrees,
+    gradients_agree,
+    outputs_of,
+    proven,
+    sent_back,
+)
+from twinrun.diagnosis.backward import proof_of as backward_proof
 from twinrun.diagnosis.finding import Finding, Outcome, Proof, Suspect
 from twinrun.diagnosis.frontier import frontier, inside
 from twinrun.diagnosis.grafts import boundaries, either, points, write_layouts
@@ -62,6 +71,9 @@ class _Blame:
         if unequal:
             return self._end("inputs differ", unequal)
         self._heal_parameters()
+        if self._wishes.gradients and forward_agrees(self._result):
+            self._backward()
+            return self._end()
         if self._done():
             return self._end()
         self._isolate()
@@ -74,7 +86,8 @@ class _Blame:
 
     def _observe(self) -> None:
         """Both runs as they go."""
-        options = replace(_EVERY, parameters=True, gradients=self._wishes.gradients)
+        wanted = self._wishes.gradients
+        options = replace(_EVERY, parameters=True, gradients=wanted, own_gradients=wanted)
         if self._passes.capture is None:
             self._passes.capture = self._passes.plain("baseline", "as it is", options)
         self._baseline = self._open(self._passes.capture)
@@ -146,6 +159,23 @@ class _Blame:
         if found:
             self._prove()
         return bool(found)
+
+    def _backward(self) -> None:
+        """The forward pass agrees: every module is given the baseline's gradient of its outputs."""
+        if gradients_agree(self._result):
+            return
+        options = replace(_EVERY, gradients=True, own_gradients=True)
+        told = f"{len(self._tree)} modules, each given the baseline's gradient of its output"
+        pair = self._grafted(told, outputs_of(self._tree), options)
+        found = Backward(self._weighing(*pair), self._tree).suspects()
+        names = sent_back(found, self._result)
+        after = self._result
+        if names:
+            told = names[0] if len(names) == 1 else f"{len(names)} gradients"
+            _, run = self._grafted(f"proof, with the baseline's {told}", points(names), options)
+            after = self._compared(run)
+        self._proof = backward_proof(after, found, names)
+        self._suspects += proven(found, self._proof)
 
     # --- passes ----------------------------------------------------------------------------
 
@@ -279,8 +309,11 @@ class _Blame:
         return (0 if held else 1, module.order if module is not None else 0)
 
     def _notes(self) -> tuple[str, ...]:
+        told = []
+        if self._wishes.gradients and not forward_agrees(self._result):
+            told = ["the forward pass differs: gradients are looked at once it agrees"]
         unknown = [one for one in self._accounts if one.state == "unknown"]
-        told = [f"{one.segment.module.path} was not isolated: {one.why}" for one in unknown[:8]]
+        told += [f"{one.segment.module.path} was not isolated: {one.why}" for one in unknown[:8]]
         told += [
             f"the operators of {one.segment.module.path} name nothing: {one.inside}"
             for one in self._accounts

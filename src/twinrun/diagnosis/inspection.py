@@ -82,6 +82,9 @@ def suspect_of(account: Account, operator: Operator | None) -> Suspect:
     if shown is not None:
         account.weighing.hint(shown)
         hint, row = shown.hint, account.weighing.row(shown)
+    if operator is not None and hint is not None and hint.kind == "region":
+        # Where a difference shows is no explanation beside the operator that makes it.
+        hint = None
     rounds = account.state == "rounds elsewhere"
     fault = "rounding" if rounds else "own code" if segment.stretch == "own code" else "module"
     if rounds:

@@ -14,7 +14,8 @@ class Wishes:
     """``shadows``: one precision up for what rounding alone cannot settle (auto), for every module that
     gives other bits and below the floor of the comparison too (all), or never (off). ``operators``: look
     inside the suspects. ``gradients``: the backward pass too. ``rounds``: how often at most what is
-    left after a proof is looked into again. ``settings`` are compare's own floors and K.
+    left after a proof is looked into again. ``settings`` are compare's own floors
+    and K, ``noise`` its runs known to be right.
     """
 
     shadows: str = "auto"
@@ -22,4 +23,4 @@ class Wishes:
     gradients: bool = False
     rounds: int = 4
     settings: Settings = field(default_factory=Settings)
-    noise: str = ""
+    noise: tuple[str, ...] = ()

@@ -6,8 +6,10 @@ were the baseline's.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from twinrun.comparison.depth import Way
 from twinrun.comparison.examine import Examiner
@@ -95,10 +97,17 @@ class Weighing:
                 found.append(self.examine(point, partner, module))
         return found
 
-    def examine(self, point: Point, partner: Point, module: Module) -> Weighed:
+    def examine(
+        self, point: Point, partner: Point, module: Module, *, gradient: bool = False
+    ) -> Weighed:
         """Measure a pair by the floor of this module alone."""
         pair = Pair((point,), (partner,))
-        ruler = Ruler(point.key.name, self.way(module), self._settings)
+        way = self.way(module)
+        if gradient:
+            # A weight's gradient sums over every row that the module was given.
+            longest = max(way.reduction, self._rows(module))
+            way = replace(way, reduction=longest, gradient=True)
+        ruler = Ruler(point.key.name, way, self._settings)
         found = self._examiner.examine(pair, ruler)
         if found.summed is not None:
             found.measured = "differs"
@@ -119,6 +128,10 @@ class Weighing:
             known = Way(depth, _longest(records), _coarsest(records))
             self._ways[module.path] = known
         return known
+
+    def _rows(self, module: Module) -> int:
+        """Rows of the largest tensor at the module's boundary: all dims but the last."""
+        return max((math.prod(one.shape[:-1]) for one in self._records(module.path)), default=1)
 
     def _records(self, path: str) -> Iterable[Record]:
         for role in ("input", "output"):

@@ -139,6 +139,8 @@ def proof_lines(proof: Proof) -> tuple[str, ...]:
     """The proof in words: what was grafted, what became of the output."""
     if proof.state == "not run":
         return (proof.text or "not run",)
+    if proof.text and proof.before is None:
+        return (f"{proof.state}: {proof.text}",)
     told = ", ".join(proof.points[:3])
     told += f" and {len(proof.points) - 3} more" if len(proof.points) > 3 else ""
     before = "" if proof.before is None else f" (relative L2 {figure(proof.before)} before"

@@ -11,7 +11,9 @@ from twinrun.comparison.result import Hint
 
 
 def factor(case: Case) -> Hint | None:
-    """The target is the baseline times a number."""
+    """The target is the baseline times a number; of a single element that says nothing."""
+    if case.baseline.numel() < 2:
+        return None
     guess = _ratio(*(sample(side) for side in (case.baseline, case.target)))
     if not guess or not case.promising(case.baseline * guess, case.target):
         return None

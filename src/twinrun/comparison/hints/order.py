@@ -15,6 +15,8 @@ _LONGEST_DIM = 4096
 # Six dims have 720 orders; more are looked at by pairs only.
 _MOST_DIMS = 5
 _PROJECTIONS = 8
+# Of projections whose norm is 1.
+_SAME = 1e-6
 
 
 def transposed(case: Case) -> Hint | None:
@@ -98,11 +100,32 @@ def permuted(case: Case) -> Hint | None:
 def _order(a: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor | None:
     """For each index of the target the baseline's that lies nearest; None if that is no new order."""
     one, two = (_projected(side, dim) for side in (a, b))
-    order = torch.cdist(two, one).argmin(1)
+    apart = torch.cdist(two, one)
+    order = apart.argmin(1)
     size = a.shape[dim]
-    if len(set(order.tolist())) != size or bool((order == torch.arange(size)).all()):
-        return None
-    return order
+    if len(set(order.tolist())) != size:
+        found = _among_equals(apart)
+        if found is None:
+            return None
+        order = found
+    return None if bool((order == torch.arange(size)).all()) else order
+
+
+def _among_equals(apart: torch.Tensor) -> torch.Tensor | None:
+    """An order where several indices hold the same values: each takes the first that is left.
+
+    Rotary tables hold every frequency twice. None where more are wanted than there are.
+    """
+    taken: set[int] = set()
+    order = []
+    for row in apart:
+        near = torch.nonzero(row <= row.min() + _SAME).reshape(-1).tolist()
+        free = next((at for at in near if at not in taken), None)
+        if free is None:
+            return None
+        taken.add(free)
+        order.append(free)
+    return torch.tensor(order)
 
 
 def _projected(values: torch.Tensor, dim: int) -> torch.Tensor:

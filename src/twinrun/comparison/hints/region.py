@@ -70,6 +70,8 @@ def _is_end(wrong: list[int], size: int) -> bool:
 
 def _told(wrong: list[int], size: int, dim: int) -> str:
     first, last = wrong[0], wrong[-1]
+    if first == 1 and _is_end(wrong, size):
+        return f"along dim {dim} every position but the first differs"
     if first > 0 and _is_end(wrong, size):
         return f"along dim {dim} only positions from {first} of {size} on differ (mask, padding or window?)"
     if last - first + 1 == len(wrong):
