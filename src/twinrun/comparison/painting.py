@@ -15,6 +15,8 @@ from twinrun.numerics.meter import row_length
 from twinrun.numerics.tally import unravel
 
 LOWEST, HIGHEST, PER_DECADE = -12, 6, 4
+SLICE = 1 << 17
+"""Elements of one slice: what is computed from it stays in the cache."""
 BINS = 64
 """Most bins of a map along either direction."""
 WORST = 10
@@ -88,21 +90,28 @@ class Painter:
 
     def _errors(self, a: torch.Tensor, b: torch.Tensor, columns: int) -> torch.Tensor:
         """``|a-b|`` over the row's RMS, infinite where one side alone is not finite. [rows, columns]"""
-        one, two = lift(a, self._type), lift(b, self._type)
-        same = (one == two) | (one.isnan() & two.isnan())
-        one, two = one.double(), two.double()
-        away = (one - two).abs_().masked_fill_(same, 0.0)
-        fine = away.isfinite()
-        self._squares[2] += float(away.where(fine, 0.0).square_().sum())
+        stored = lift(a, self._type), lift(b, self._type)
+        one, two = stored[0].double(), stored[1].double()
+        away = (one - two).abs_()
+        if self._type == torch.int64:  # neighbours that a double does not tell apart still differ
+            away = torch.maximum(away, (stored[0] != stored[1]).double())
+        endless = None
+        if not math.isfinite(float(away.sum())):
+            away.masked_fill_((one == two) | (one.isnan() & two.isnan()), 0.0)
+            endless = ~away.isfinite()
+            away.masked_fill_(endless, 0.0)
+            one, two = (side.where(side.isfinite(), 0.0) for side in (one, two))
+        self._squares[2] += float(torch.dot(away, away))
         cells = columns * self._width
         scale = torch.maximum(self._mean_square(one, cells, 0), self._mean_square(two, cells, 1))
         away = away.view(-1, cells).div_(scale.sqrt_().clamp_(min=5e-324))
-        away.masked_fill_(~fine.view(-1, cells), math.inf)
+        if endless is not None:
+            away.masked_fill_(endless.view(-1, cells), math.inf)
         return away.view(-1, columns, self._width).amax(-1) if self._width > 1 else away
 
     def _mean_square(self, values: torch.Tensor, cells: int, side: int) -> torch.Tensor:
         """Mean square of each row, of short rows together with their neighbours. [rows, 1]"""
-        rows = values.where(values.isfinite(), 0.0).view(-1, cells).square_().sum(1)
+        rows = torch.linalg.vector_norm(values.view(-1, cells), dim=1).square_()
         self._squares[side] += float(rows.sum())
         together = row_length((cells,)) // cells
         if together > 1:
@@ -127,7 +136,8 @@ class Painter:
     def _count(self, error: torch.Tensor) -> None:
         # A float32's leading bits rise with its value: no logarithm of every element is taken.
         flat = error.reshape(-1)
-        endless = int(flat.isinf().sum())
+        top = float(flat.amax())
+        endless = int(flat.isinf().sum()) if math.isinf(top) else 0
         bits = flat.float().clamp_(max=_LARGEST).view(torch.int32) >> _SHIFT
         counts = torch.bincount(bits, minlength=_KEYS)
         counts[-1] -= endless
@@ -139,6 +149,8 @@ class Painter:
     def _keep(self, error: torch.Tensor, start: int, a: torch.Tensor, b: torch.Tensor) -> None:
         least = self._worst[-1][0] if len(self._worst) == WORST else 0.0
         flat = error.reshape(-1)
+        if not float(flat.amax()) > least:
+            return
         found, at = flat.topk(min(WORST, flat.numel()))
         kept = [(e, i) for e, i in zip(found.tolist(), at.tolist(), strict=True) if e > least]
         if kept:

@@ -11,10 +11,10 @@ from pathlib import Path
 from twinrun.comparison.alignment import Held, Misfit, Side, align
 from twinrun.comparison.assemble import boxes
 from twinrun.comparison.layouts import Layouts
-from twinrun.comparison.logical import SLICE_ELEMENTS, Logical, slices
+from twinrun.comparison.logical import Logical, slices
 from twinrun.comparison.mapfile import load_map
 from twinrun.comparison.matched import matched
-from twinrun.comparison.painting import Painter
+from twinrun.comparison.painting import SLICE, Painter
 from twinrun.comparison.pairing import Pair, pair_up
 from twinrun.comparison.picture import Picture, Pictures
 from twinrun.comparison.points import Point, Points
@@ -32,8 +32,8 @@ LIMIT = 128
 """Most points that are drawn."""
 LARGEST = 1 << 24
 """Elements above which a tensor is sampled."""
-BUDGET = 1 << 27
-"""Elements looked at in all: a few seconds. Points that come later than that have no picture."""
+BUDGET = 1 << 26
+"""Elements looked at in all: a few seconds of one core. Points after that have no picture."""
 
 _SAMPLE = 1 << 16
 _ORDER = ("differs", "undecided", "allowed", "healed", "close")
@@ -232,7 +232,7 @@ def _apart(a: Logical, b: Logical) -> float:
 def _sampled(shape: tuple[int, ...]) -> Iterator[Box]:
     """All of a tensor, or evenly spaced boxes that hold about `LARGEST` elements of a larger one."""
     if prod(shape) <= LARGEST:
-        yield from boxes(shape, SLICE_ELEMENTS)
+        yield from boxes(shape, SLICE)
         return
     every = -(-prod(shape) // LARGEST)
     for at, box in enumerate(boxes(shape, _SAMPLE)):

@@ -6,8 +6,8 @@ import torch
 
 from twinrun.comparison.alignment import Side
 from twinrun.comparison.assemble import as_integers, boxes
-from twinrun.comparison.logical import SLICE_ELEMENTS, Logical
-from twinrun.comparison.painting import Painter
+from twinrun.comparison.logical import Logical
+from twinrun.comparison.painting import SLICE, Painter
 from twinrun.comparison.picture import RankPicture
 from twinrun.comparison.result import SideName
 from twinrun.layout import Cell, Group, Piece
@@ -44,7 +44,7 @@ def _of_rank(
     theirs = _there(cell.pieces, tuple(mine.shape), whole)
     pair = (theirs, mine) if side == "target" else (mine, theirs)
     painter = Painter(tuple(mine.shape), pair[0].dtype, pair[1].dtype, _BINS)
-    for box in boxes(tuple(mine.shape), SLICE_ELEMENTS):
+    for box in boxes(tuple(mine.shape), SLICE):
         painter.add(box, *(one[box.slices] if box.shape else one for one in pair))
     held = _parts(cell.pieces, group.shape)
     return RankPicture(rank, held, painter.relative_l2, cell.pending, painter.heat)
