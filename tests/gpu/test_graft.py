@@ -1,9 +1,14 @@
-"""Grafts of GPU tensors: same values, own stream order, mixed ends. Skipped where there is no GPU."""
+"""Grafts of GPU tensors: same values over every channel, own stream order, mixed ends, peers that die.
+
+Runs on what there is: one GPU shared by both jobs, two, or four. Skipped where there is none.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +16,301 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ranks"))
-from graft_jobs import run_jobs
+from graft_jobs import Jobs, run_jobs
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
+GPUS = torch.cuda.device_count()
+two_gpus = pytest.mark.skipif(GPUS < 2, reason="needs two CUDA devices")
 
 
-def mixed(role: str, rank: int, world: int, devices: dict[str, str], **options: Any) -> bool:
-    """Each side on its own device and stream, both directions."""
-    import twinrun as tr
-    from twinrun.grafting import joining
+def begin(role: str, rank: int, world: int, **options: Any) -> None:
     from twinrun.grafting.settings import Settings
 
-    settings = Settings(role=role, b2t="name == 'x'", t2b="name == 'y'", timeout_s=60, **options)
+    given = {"b2t": "name ~ 'x*'", "t2b": "name ~ 'y*'", "timeout_s": 30, **options}
+    settings = Settings(role=role, **given)
     os.environ.update(settings.to_environment())
     os.environ.update({"RANK": str(rank), "WORLD_SIZE": str(world)})
-    device = torch.device(devices[role])
-    stream = torch.cuda.Stream() if device.type == "cuda" else None
-    with torch.cuda.stream(stream):
-        for step in range(3):
-            x = torch.full((1 << 20,), float(step if role == "baseline" else -1), device=device)
-            for _ in range(50):
-                x = x + 0  # work in flight that a copy must not overtake
-            got = tr.graft("x", x)
-            assert got.device == device and torch.equal(
-                got.cpu(), torch.full((1 << 20,), float(step))
-            )
-            y = torch.full((3, 5), float(step + 7 if role == "target" else -1), device=device).t()
-            assert torch.equal(tr.graft("y", y).cpu(), torch.full((5, 3), float(step + 7)))
-            tr.step()
+
+
+def end() -> str:
+    """Leave the graft; the channel of what this rank sent last, or what went wrong."""
+    from twinrun.grafting import joining
+
     session = joining._session
     assert session is not None
+    other = "target" if session.rank.role == "baseline" else "baseline"
+    peers = session.source.roster.others(other)
+    told = {p.sending.over for p in peers if p.sending is not None and p.sending.over}
+    channel = ", ".join(sorted(told or {p.channel for p in peers}))
     joining._leave()
-    return not session.ended and session.journal.failed == 0
+    assert session.journal.failed == 0, session.journal.reasons
+    assert not session.ended, session.ended
+    return channel
 
 
-@pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")])
-def test_device_ends_get_the_others_values(devices: tuple[str, str]) -> None:
-    """One GPU shared by both jobs, and a GPU on one end only."""
+def value(seed: int, *shape: int, device: Any = "cpu") -> torch.Tensor:
+    made = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return made.to(device)
+
+
+def meet(step: int) -> None:
+    """The baseline waits for the target, so that the target's orders of the last step are known."""
+    import twinrun as tr
+
+    tr.graft("y.ready", torch.full((1,), float(step)))
+
+
+def busy(device: torch.device, rounds: int = 20) -> torch.Tensor:
+    """Some milliseconds of work in flight on the current stream."""
+    big = torch.ones(4096, 4096, device=device)
+    for _ in range(rounds):
+        big = big @ big * 1e-4
+    return big
+
+
+def both_ways(
+    role: str,
+    rank: int,
+    world: int,
+    devices: dict[str, str],
+    expandable: bool = False,
+    **options: Any,
+) -> str:
+    """Each side on its own device and stream; senders overwrite what they gave at once."""
+    import twinrun as tr
+
+    begin(role, rank, world, **options)
+    device = torch.device(devices[role])
+    if expandable:
+        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    with torch.cuda.stream(stream):
+        for step in range(5):
+            for name, giver, shape in (("x", "baseline", (3 << 20,)), ("y", "target", (70, 50))):
+                expected = value(100 * step + len(shape), *shape)
+                if role == giver:
+                    if stream is not None:
+                        busy(device)
+                    x = expected.to(device, non_blocking=True)
+                    tr.graft(name, x.t() if x.dim() == 2 else x)
+                    x.zero_()
+                    continue
+                local = torch.full(shape, -1.0, device=device)
+                if stream is not None:
+                    busy(device, 3)
+                got = tr.graft(name, local.t() if local.dim() == 2 else local)
+                assert got.device == device
+                assert torch.equal(got.cpu(), expected.t() if expected.dim() == 2 else expected)
+            tr.step()
+    return end()
+
+
+HOST = "host memory over shared memory (cuda ipc: "
+
+
+@pytest.mark.parametrize(
+    ("devices", "over"),
+    [
+        (("cuda:0", "cuda:0"), {"baseline": "cuda ipc", "target": "cuda ipc"}),
+        pytest.param(
+            ("cuda:0", "cuda:1"), {"baseline": "cuda ipc", "target": "cuda ipc"}, marks=two_gpus
+        ),
+        (("cuda:0", "cpu"), {"baseline": HOST, "target": "shared memory"}),
+        (("cpu", "cuda:0"), {"baseline": "shared memory", "target": HOST}),
+    ],
+)
+def test_device_ends_get_the_others_values(devices: tuple[str, str], over: dict[str, str]) -> None:
+    """One GPU shared by both jobs, one each, and a GPU on one end only, over the best channel."""
     named = dict(zip(("baseline", "target"), devices, strict=True))
-    assert all(run_jobs(mixed, devices=named).values())
+    ends = run_jobs(both_ways, devices=named)
+    for (role, _), channel in ends.items():
+        assert channel.startswith(over[role]), ends
+
+
+@pytest.mark.parametrize("target", ["cuda:0", pytest.param("cuda:1", marks=two_gpus)])
+def test_expandable_segments_change_nothing(target: str) -> None:
+    """What torch's allocator does with the program's memory does not matter to a graft."""
+    ends = run_jobs(both_ways, devices={"baseline": "cuda:0", "target": target}, expandable=True)
+    assert set(ends.values()) == {"cuda ipc"}
+
+
+@two_gpus
+def test_nccl_where_it_is_asked_for() -> None:
+    """On a communicator of its own for each direction, with the reason in the log."""
+    ends = run_jobs(both_ways, devices={"baseline": "cuda:0", "target": "cuda:1"}, channel="nccl")
+    assert set(ends.values()) == {"nccl (cuda ipc: nccl was asked for)"}
+
+
+def test_nccl_is_not_for_one_gpu() -> None:
+    """Two processes on one GPU cannot have a communicator: the host takes over and says so."""
+    ends = run_jobs(
+        both_ways, devices=dict.fromkeys(("baseline", "target"), "cuda:0"), channel="nccl"
+    )
+    assert all("nccl: both use one GPU" in channel for channel in ends.values())
+
+
+def test_the_host_where_it_is_asked_for() -> None:
+    """Through host memory, with the same values."""
+    ends = run_jobs(
+        both_ways, devices=dict.fromkeys(("baseline", "target"), "cuda:0"), channel="host"
+    )
+    assert set(ends.values()) == {"host memory over shared memory (cuda ipc: host was asked for)"}
+
+
+def invisible(role: str, rank: int, world: int, **options: Any) -> str:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0" if role == "baseline" else "1"
+    return both_ways(role, rank, world, dict.fromkeys(("baseline", "target"), "cuda:0"), **options)
+
+
+@two_gpus
+def test_jobs_that_do_not_see_each_others_gpus() -> None:
+    """--baseline-gpus 0 --target-gpus 1: each sees only its own as cuda:0, and IPC still works."""
+    assert set(run_jobs(invisible).values()) == {"cuda ipc"}
+
+
+def resharded(role: str, rank: int, world: int, **options: Any) -> str:
+    """Columns to columns of another number, rows to columns, and a pending sum, in bf16 and float32."""
+    import twinrun as tr
+
+    begin(role, rank, world, mesh=f"tp={world}", **options)
+    device = torch.device("cuda", (rank + (1 if role == "target" else 0)) % GPUS)
+    torch.cuda.set_device(device)
+    for step in range(4):
+        meet(step)
+        for at, dtype in enumerate((torch.float32, torch.bfloat16)):
+            whole = value(10 * step + at, 512, 1024).to(dtype)
+            mine = whole.chunk(world, 1)[rank].contiguous().to(device)
+            if role == "baseline":
+                rows = whole.chunk(world, 0)[rank].contiguous().to(device)
+                tr.graft(f"x.cols{at}", mine, dims="t h[tp]")
+                tr.graft(f"x.rows{at}", rows, dims="t[tp] h")
+                part = (whole.float() * (rank + 1)).to(device)
+                tr.graft(f"x.sums{at}", part, dims="t h[tp:partial]")
+                continue
+            blank = torch.full_like(mine, -1)
+            for name in (f"x.cols{at}", f"x.rows{at}"):
+                assert torch.equal(tr.graft(name, blank, dims="t h[tp]"), mine), name
+            sums = tr.graft(f"x.sums{at}", torch.zeros(512, 1024, device=device), dims="t h")
+            times = sum(range(1, options["baseline_ranks"] + 1))
+            assert torch.allclose(sums.cpu(), whole.float() * times, rtol=1e-5)
+        tr.step()
+    return end()
+
+
+@pytest.mark.parametrize(("baseline", "target"), [(4, 2), (2, 4), (2, 2)])
+def test_unequal_layouts_are_resharded(baseline: int, target: int) -> None:
+    """Every receiver gets exactly its boxes from every GPU that holds them."""
+    ends = run_jobs(resharded, baseline, target, baseline_ranks=baseline)
+    assert {ends["baseline", rank] for rank in range(baseline)} == {"cuda ipc"}
+
+
+def many(role: str, rank: int, world: int, where: str, **options: Any) -> str:
+    """Sizes and dtypes of all sorts, orders that differ, two streams in turn, a sender far ahead."""
+    import twinrun as tr
+
+    begin(role, rank, world, buffer_bytes=64 << 20, **options)
+    device = torch.device("cuda:0" if role == "baseline" else where)
+    streams = [torch.cuda.Stream(device), torch.cuda.Stream(device)]
+    sizes = [1, 3, 1000, 4097, 1 << 20, 5_000_001]
+    dtypes = [torch.float32, torch.bfloat16, torch.uint8, torch.float64, torch.bool]
+    for step in range(12):
+        meet(step)
+        order = list(enumerate(sizes))
+        if role == "target":
+            order.reverse()
+            torch.cuda.synchronize(device)
+        for at, size in order:
+            dtype = dtypes[(at + step) % len(dtypes)]
+            made = (value(step * 10 + at, size) * 8).to(dtype)
+            with torch.cuda.stream(streams[(at + step) % 2]):
+                if role == "baseline":
+                    x = made.to(device)
+                    tr.graft(f"x{at}.{step % 5}", x)
+                    x.zero_()
+                else:
+                    got = tr.graft(f"x{at}.{step % 5}", torch.zeros_like(made, device=device))
+                    assert torch.equal(got.cpu(), made), (step, at)
+        tr.step()
+    return end()
+
+
+@pytest.mark.parametrize("target", ["cuda:0", pytest.param("cuda:1", marks=two_gpus)])
+def test_many_values_keep_their_order(target: str) -> None:
+    """Blocks, slots and streams are used again and again, and never too early."""
+    assert run_jobs(many, where=target)["baseline", 0].startswith("cuda ipc")
+
+
+def gradients(role: str, rank: int, world: int, how: str, **options: Any) -> bool:
+    import twinrun as tr
+
+    begin(role, rank, world, **options)
+    for step in range(3):
+        meet(step)
+        w = torch.full((1000,), 2.0 + step, device="cuda", requires_grad=True)
+        x = tr.graft("x", w * (3.0 if role == "baseline" else 5.0), gradient=how)
+        (x * x).sum().backward()
+        if role == "target":
+            assert torch.equal(x.detach(), torch.full_like(x, (2.0 + step) * 3))
+            if how == "through":
+                assert w.grad is not None and torch.equal(w.grad, 2 * x.detach() * 5)
+            else:
+                assert w.grad is None and x.grad is not None
+        tr.step()
+    return bool(end())
+
+
+@pytest.mark.parametrize("how", ["through", "leaf"])
+def test_gradients_flow_as_asked(how: str) -> None:
+    """A grafted GPU value is a leaf, or lets the gradient through to the original."""
+    assert all(run_jobs(gradients, how=how).values())
+
+
+def dies(
+    role: str, rank: int, world: int, victim: str, channel: str, where: str, **options: Any
+) -> str:
+    import twinrun as tr
+    from twinrun.grafting import joining
+
+    begin(role, rank, world, channel=channel, **{**options, "timeout_s": 10})
+    device = torch.device("cuda:0" if role == "baseline" else where)
+    x = torch.full((1 << 22,), 1.0 if role == "baseline" else 2.0, device=device)
+    began = time.monotonic()
+    for step in range(40):
+        meet(step)
+        if role == victim and step == 6:
+            busy(device, 50)  # it dies in the middle of its own work
+            tr.graft("x", x)
+            os.kill(os.getpid(), signal.SIGKILL)
+        got = tr.graft("x", x)
+        torch.cuda.synchronize(device)
+        if joining._session is not None and joining._session.ended:
+            break
+        tr.step()
+    session = joining._session
+    assert session is not None
+    assert float((x + got).sum()) in (2.0 * x.numel(), 3.0 * x.numel(), 4.0 * x.numel())
+    joining._leave()
+    assert time.monotonic() - began < 60
+    return session.ended
+
+
+@pytest.mark.parametrize("victim", ["baseline", "target"])
+@pytest.mark.parametrize(
+    ("channel", "target"),
+    [
+        ("auto", "cuda:0"),
+        pytest.param("auto", "cuda:1", marks=two_gpus),
+        pytest.param("nccl", "cuda:1", marks=two_gpus),
+    ],
+)
+def test_a_killed_peer_is_named_and_the_gpu_still_works(
+    victim: str, channel: str, target: str
+) -> None:
+    """The survivor learns who died within the timeout, and goes on computing ungrafted."""
+    jobs = Jobs(dies, 1, 1, victim=victim, channel=channel, where=target)
+    ends = jobs.results(killed=((victim, 0),))
+    (told,) = ends.values()
+    assert f"{victim} rank 0" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,10 @@ from twinrun.grafting.pair import Pair, PairPayload
 from twinrun.grafting.reference import Card, Reference, numbers
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
+
+
+_TRIAL_S = 10.0
+"""How long a peer's GPU may take to write a few bytes; this process hears nobody meanwhile."""
 
 
 class Answering:
@@ -38,7 +43,9 @@ class Answering:
         elif self._landing is not None:
             blocks = read(header, "blocks", list, self._who)
             self._landing.forget(blocks)
-            self._desk.tell({"t": "unmapped", "blocks": blocks})
+            # Who asked may have left without waiting for this.
+            with contextlib.suppress(PeerError):
+                self._desk.tell({"t": "unmapped", "blocks": blocks})
 
     def define(self, header: Header) -> bool:
         """Whether this message only describes a block; it is opened then."""
@@ -93,9 +100,7 @@ class Answering:
         landing = None
         try:
             with self._layer.apart(device):
-                landing = Landing(
-                    self._layer, device, board, self._who, self._desk.check, self._timeout_s
-                )
+                landing = Landing(self._layer, device, board, self._who, self._desk.check, _TRIAL_S)
                 landing.define(Card.read(header["card"], self._who))
                 reference = Reference.read(header["g"], self._who)
                 found = bytes(landing.payload(reference).read_all().tolist())
@@ -109,6 +114,7 @@ class Answering:
             return str(getattr(error, "summary", error)).splitlines()[0]
         if self._landing is not None:
             raise PeerError(f"{self._who} showed its GPU twice")
+        landing.timeout_s = self._timeout_s
         self._landing = landing
         return ""
 

@@ -71,10 +71,10 @@ class Exchange:
                 orders = self.dispatch.shelf.orders(parcel)
             if len(orders) < (self.roster.world(OTHER[self.me.role]) or LAST_STEP):
                 self.dispatch.keep(parcel, orders)
-            sent = [
-                self.dispatch.send(parcel, want) for want in orders.values() if want.boxes != ()
-            ]
-            channels = {peer.channel for peer in self.roster.others(OTHER[self.me.role])}
+            wants = [want for want in orders.values() if want.boxes != ()]
+            sent = [self.dispatch.send(parcel, want) for want in wants]
+            others = [self.roster.peers[want.receiver] for want in wants]
+            channels = {p.channel for p in others or self.roster.others(OTHER[self.me.role])}
             return Given(sum(sent), len(sent), ", ".join(sorted(channels)) or "staged")
 
     def take(self, point: Point, holding: Holding, *, whole: bool = False) -> Taken:

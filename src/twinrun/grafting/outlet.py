@@ -148,6 +148,9 @@ class Outlet:
                     self._write(staged.runs(), staged.nbytes, may_stage=False)
                 except PeerError as error:
                     self._error = error
+                except ValueError:
+                    # The pipe was closed under the write: this process leaves the graft.
+                    self._error = PeerError("this graft is closed")
             self._buffer.free(staged.nbytes)
 
     def _write(self, parts: Iterator[Run], nbytes: int, *, may_stage: bool) -> Staged | None:

@@ -104,7 +104,7 @@ class PairStage:
 
     def _reserve(self, nbytes: int) -> None:
         if nbytes > self._budget.limit_bytes:
-            raise NoRoom(f"{nbytes >> 20} MiB at once are more than --graft-buffer")
+            raise NoRoom(f"its {nbytes >> 20} MiB are more than --graft-buffer allows")
         patience = Patience(self.pair.timeout_s, self.pair.check)
         while not self._budget.take(nbytes):
             if not patience.pause():

@@ -128,8 +128,8 @@ class Stage:
         size = block_bytes(nbytes)
         if size > self._budget.limit_bytes:
             raise NoRoom(
-                f"{nbytes >> 20} MiB at once are more than --graft-buffer "
-                f"({self._budget.limit_bytes >> 20} MiB)"
+                f"it takes a block of {size >> 20} MiB, and --graft-buffer allows "
+                f"{self._budget.limit_bytes >> 20} MiB"
             )
         patience = Patience(self._timeout_s, self._check)
         while True:

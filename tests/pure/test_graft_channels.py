@@ -1,0 +1,120 @@
+"""The parts of direct channels that need no device: choice, boards, references, blocks."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twinrun.errors import PeerError
+from twinrun.grafting.board import (
+    SLOTS,
+    Board,
+    ready_index,
+    ready_word,
+    taken_index,
+    taken_word,
+)
+from twinrun.grafting.choice import HOST, IPC, NCCL, End, against_ipc, against_nccl, described
+from twinrun.grafting.reference import CHUNK_BYTES, Card, Reference, numbers, pieces
+from twinrun.grafting.staging import LEAST_BYTES, block_bytes
+
+HERE = End("a", "2.28.9")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "wanted", "why"),
+    [
+        (End("b", "2.28.9"), "auto", ""),
+        (End("b", "2.28.9"), "nccl", ""),
+        (End("b", "2.28.9"), "ipc", "ipc was asked for"),
+        (End("a", "2.28.9"), "auto", "both use one GPU"),
+        (End("b", "2.27.5"), "auto", "version 2.28.9 here, 2.27.5 there"),
+        (End("b", ""), "auto", "the receiver has no shared NCCL library"),
+        (End("", ""), "auto", "the receiver uses no GPU"),
+    ],
+)
+def test_nccl_is_for_two_gpus_of_equal_versions(theirs: End, wanted: str, why: str) -> None:
+    """NCCL joins two GPUs whose versions are equal; everything else has its reason."""
+    assert against_nccl(HERE, theirs, wanted) == why
+
+
+def test_ipc_is_for_processes_that_share_a_host() -> None:
+    """Descriptors must be handed over, and another channel may have been asked for."""
+    assert against_ipc("auto", True) == against_ipc("ipc", True) == ""
+    assert "different hosts" in against_ipc("auto", False)
+    assert against_ipc("host", True) == "host was asked for"
+
+
+def test_a_channel_is_told_with_its_reasons() -> None:
+    """Only what was left out is explained."""
+    assert described(IPC, {IPC: ""}, "shared memory") == "cuda ipc"
+    assert described(NCCL, {IPC: "no peer access", NCCL: ""}, "tcp") == (
+        "nccl (cuda ipc: no peer access)"
+    )
+    assert (
+        described(HOST, {IPC: "x", NCCL: "y"}, "tcp")
+        == "host memory over tcp (cuda ipc: x; nccl: y)"
+    )
+
+
+def test_a_board_tells_messages_of_one_slot_apart() -> None:
+    """A word is only about its own message, also after the slot was used before."""
+    board = Board.create()
+    again = Board.open(os.dup(board.fd))
+    for number in (0, SLOTS, 5 * SLOTS, (1 << 24) * SLOTS):
+        assert again.ready(number) == 0 and not again.taken(number)
+        board.store(ready_index(number), ready_word(number, 77))
+        assert again.ready(number) == 77 and again.ready(number + SLOTS) == 0
+        board.store(taken_index(number), taken_word(number))
+        assert again.taken(number) and not again.taken(number + SLOTS)
+
+
+def test_only_sealed_pages_are_boards() -> None:
+    """A descriptor of another size, or one that could shrink under our feet, is refused."""
+    for size in (4096, 1 << 20):
+        fd = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, size)
+        with pytest.raises(PeerError, match="no sealed board"):
+            Board.open(fd)
+
+
+def test_references_and_cards_read_what_they_write() -> None:
+    """What goes over the wire comes back equal."""
+    card, reference = Card(3, 1 << 21, bytes(range(64))), Reference(1, 512, 100, 7)
+    assert Card.read(card.as_json(), "x") == card
+    assert Reference.read(reference.as_json(), "x") == reference
+    assert numbers([4, 5], "x") == (4, 5)
+
+
+@pytest.mark.parametrize(
+    "body", [None, [], [1, 2, "zz"], [True, 1, "00" * 64], [0, 0, "00" * 64], 7]
+)
+def test_a_card_that_makes_no_sense_is_refused(body: object) -> None:
+    """A peer's words are checked before anything is opened."""
+    with pytest.raises(PeerError, match="makes no sense"):
+        Card.read(body, "x")
+
+
+@given(st.integers(1, 1 << 34))
+def test_blocks_are_little_larger_than_payloads(nbytes: int) -> None:
+    """At most a quarter more, in whole driver pages, and few different sizes."""
+    size = block_bytes(nbytes)
+    assert size >= nbytes and size % LEAST_BYTES == 0
+    assert size == LEAST_BYTES or size - nbytes < max(LEAST_BYTES, nbytes / 2)
+
+
+@given(st.lists(st.integers(1, 40), max_size=4), st.sampled_from([1, 4, 1 << 16]))
+def test_pieces_are_the_tensor_in_order(shape: list[int], itemsize: int) -> None:
+    """Both ends cut alike: the pieces follow each other in row-major order, none far above the chunk."""
+    count = 1
+    for size in shape:
+        count *= size
+    whole = torch.arange(count, dtype=torch.int32).view(shape)
+    cut = list(pieces(whole, itemsize))
+    assert torch.equal(torch.cat([p.reshape(-1) for p in cut]), whole.reshape(-1))
+    rows = max([n for n in shape if n > 1][:1] or [1])
+    assert all(p.numel() * itemsize <= max(CHUNK_BYTES, count * itemsize // rows) for p in cut)

@@ -1,0 +1,228 @@
+"""Direct channels between two processes, on a stand-in device: same values, bounded memory, no hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+import stand_in_device
+import test_graft_exchange as exchange
+import torch
+from graft_jobs import Jobs, run_jobs
+from test_graft_exchange import give, make, take, tensor
+
+from twinrun.errors import PeerError
+from twinrun.grafting.exchange import Exchange
+
+pytestmark = pytest.mark.ranks
+MIB = 1 << 20
+
+
+def channel(ex: Exchange) -> str:
+    """What this rank's tensors last travelled over."""
+    other = "target" if ex.me.role == "baseline" else "baseline"
+    return next(iter(ex.roster.others(other))).channel
+
+
+def meet(ex: Exchange, step: int) -> None:
+    """The baseline waits for the target, so that its orders of the last step are known."""
+    ready = torch.zeros(1)
+    (take if ex.me.role == "baseline" else give)(ex, step, "ready", ready)
+
+
+def unchanged(role: str, rank: int, world: int, which: str, late_s: float, **options: Any) -> bool:
+    stand_in_device.use(f"gpu-{role}{rank}", late_s=late_s)
+    made: list[Exchange] = []
+    exchange.make = lambda *given, **more: made.append(make(*given, **more)) or made[0]
+    done = getattr(exchange, which)(role, rank, world, **options)
+    assert made[0].failure is None, made[0].failure
+    return bool(done)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.01])
+@pytest.mark.parametrize(
+    ("body", "baseline", "target"), [("swapped", 1, 1), ("resharded", 4, 2), ("pipeline", 2, 2)]
+)
+def test_what_holds_through_the_host_holds_directly(
+    body: str, baseline: int, target: int, late_s: float
+) -> None:
+    """Swapped orders, other layouts, sums and pipelines, also where the device is behind the processor."""
+    assert all(run_jobs(unchanged, baseline, target, which=body, late_s=late_s).values())
+
+
+def steady(role: str, rank: int, world: int, **options: Any) -> tuple[str, int, bool]:
+    device = stand_in_device.use(f"gpu-{role}")
+    ex = make(role, rank, world, **options)
+    big = tensor(3 * MIB // 4)
+    for step in range(6):
+        meet(ex, step)
+        if role == "baseline":
+            give(ex, step, "x", big + step)
+        else:
+            assert torch.equal(take(ex, step, "x", big).tensor, big + step)
+    over, held = channel(ex), sum(map_.size() for _, map_ in device.allocated.values())
+    opened = len(device.opened)
+    ex.close()
+    return over, held if role == "baseline" else opened, not device.allocated and not device.opened
+
+
+def test_a_steady_flow_uses_two_blocks_and_gives_them_back() -> None:
+    """However many values pass, a sender holds two blocks of their size and the trial's; then none."""
+    ends = run_jobs(steady)
+    over, held, given_back = ends["baseline", 0]
+    assert over == "cuda ipc" and held <= 2 * 3 * MIB + 2 * MIB and given_back
+    _, opened, closed = ends["target", 0]
+    assert opened <= 3 and closed
+
+
+def apart(role: str, rank: int, world: int, **options: Any) -> bool:
+    """The receiver comes late, to more messages than a board has slots and blocks of many sizes."""
+    stand_in_device.use(f"gpu-{role}")
+    ex = make(role, rank, world, buffer_bytes=24 * MIB, **options)
+    small, sizes = tensor(7), [2, 3, 5, 9, 4, 7]
+    for step in range(3):
+        meet(ex, step)
+        for at in range(200):
+            if role == "baseline":
+                give(ex, step, f"s{at}", small + at)
+            else:
+                if at == 0 and step:
+                    time.sleep(0.2)
+                assert torch.equal(take(ex, step, f"s{at}", small).tensor, small + at)
+        for mib in sizes:
+            value = torch.full((mib * MIB // 4,), float(mib + step))
+            if role == "baseline":
+                give(ex, step, f"b{mib}", value)
+            else:
+                assert torch.equal(take(ex, step, f"b{mib}", value).tensor, value)
+    ex.close()
+    return ex.failure is None
+
+
+def test_a_receiver_that_is_elsewhere_is_waited_for_within_the_buffer() -> None:
+    """Slots, blocks and the buffer run out; the sender waits, gives idle blocks back, and goes on."""
+    assert all(run_jobs(apart).values())
+
+
+def refused(role: str, rank: int, world: int, devices: dict[str, Any], **options: Any) -> str:
+    stand_in_device.use(**devices[role])
+    ex = make(role, rank, world, **options)
+    x = tensor(300_000)
+    for step in range(3):
+        meet(ex, step)
+        if role == "baseline":
+            give(ex, step, "x", x + step)
+        else:
+            assert torch.equal(take(ex, step, "x", x).tensor, x + step)
+    over = channel(ex)
+    ex.close()
+    assert ex.failure is None, ex.failure
+    return over
+
+
+GPUS = {"baseline": {"identity": "a"}, "target": {"identity": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("devices", "options", "told"),
+    [
+        (GPUS, {"channel": "host"}, "(cuda ipc: host was asked for)"),
+        (
+            GPUS,
+            {"buffer_bytes": MIB},
+            "(cuda ipc: it takes a block of 2 MiB, and --graft-buffer allows 1 MiB",
+        ),
+        (GPUS, {"channel": "nccl"}, "nccl was asked for; nccl: the sender has no shared NCCL"),
+        (
+            {**GPUS, "target": {"identity": "a", "refuses": "no peer access"}},
+            {},
+            "(cuda ipc: a block of baseline rank 0's memory cannot be opened: no peer access; "
+            "nccl: both use one GPU)",
+        ),
+        (
+            {**GPUS, "target": {"identity": "", "receives": False}},
+            {},
+            "the receiver uses no GPU; nccl: the receiver uses no GPU",
+        ),
+    ],
+)
+def test_what_cannot_go_directly_goes_through_the_host_and_says_why(
+    devices: dict[str, Any], options: dict[str, Any], told: str
+) -> None:
+    """A forced channel, too small a buffer, a driver that refuses, a receiver without a GPU."""
+    over = run_jobs(refused, devices=devices, **options)["baseline", 0]
+    assert over.startswith("host memory over shared memory") and told in over
+
+
+def unfinished(role: str, rank: int, world: int, **options: Any) -> str:
+    """The sender's device never gets there, and the sender is killed."""
+    device = stand_in_device.use(f"gpu-{role}")
+    ex = make(role, rank, world, **options)
+    x = tensor(1000)
+    for step in range(3):
+        meet(ex, step)
+        if role == "baseline":
+            if step == 2:
+                device._late_s = None
+            give(ex, step, "x", x)
+            if step == 2:
+                time.sleep(0.3)
+                os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            try:
+                take(ex, step, "x", x)
+            except PeerError as error:
+                return str(error)
+    return "nothing happened"
+
+
+def test_a_sender_killed_before_its_device_was_done_is_named() -> None:
+    """A value that was announced and never became ready ends the graft, and nothing hangs."""
+    ends = Jobs(unfinished, 1, 1).results(killed=(("baseline", 0),))
+    assert "baseline rank 0 died" in ends["target", 0]
+
+
+def hostile(role: str, rank: int, world: int, message: dict[str, Any], **options: Any) -> str:
+    """The sender refers to memory that it has not shown, or that lies outside of it."""
+    from twinrun.grafting.message import Message
+
+    stand_in_device.use(f"gpu-{role}")
+    ex = make(role, rank, world, **options)
+    x = tensor(1000)
+    try:
+        if role == "target":
+            for step in range(3):
+                meet(ex, step)
+                take(ex, step, "x", x)
+            return "taken"
+        for step in range(2):
+            meet(ex, step)
+            give(ex, step, "x", x)
+        meet(ex, 2)
+        peer = next(iter(ex.roster.others("target")))
+        peer.outlet.send(Message({"p": [2, "x", 0], "h": 0, "k": 0, **message}))
+        time.sleep(1.0)
+    except PeerError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ({"g": [7, 0, 4000, 9]}, "has not described"),
+        ({"g": [0, 2 * MIB, 4000, 9]}, "beyond its own block"),
+        ({"g": [0, -1, 4000, 9]}, "lies nowhere"),
+        ({"g": [0, 0, 1 << 60, 9]}, "lies nowhere"),
+        ({"g": "x"}, "lies nowhere"),
+        ({"pair": [0, 4000]}, "without having met"),
+        ({"card": [9, 4096, "00"]}, "makes no sense"),
+        ({"card": [9, 4096, "2f" * 64]}, "cannot be opened"),
+    ],
+)
+def test_references_are_checked(message: dict[str, Any], told: str) -> None:
+    """Nothing that a peer says makes this process read outside of what it opened."""
+    assert told in run_jobs(hostile, message=message)["target", 0]
