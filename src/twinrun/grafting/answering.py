@@ -19,7 +19,6 @@ from twinrun.grafting.reference import Card, Reference, numbers
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
-
 _TRIAL_S = 10.0
 """How long a peer's GPU may take to write a few bytes; this process hears nobody meanwhile."""
 
