@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from twinrun.diagnosis.operators import Operators
+from twinrun.diagnosis.own_gradients import OwnGradients
 from twinrun.diagnosis.perturb import Perturbation
 from twinrun.diagnosis.shadow import Shadows
 from twinrun.recorder.core import Recorder
@@ -57,6 +58,8 @@ def _parts(recorder: Recorder) -> Iterator[Instrument]:
     options = recorder.options
     if options.perturb:
         yield Perturbation(recorder)
+    if options.own_gradients:
+        yield OwnGradients(recorder)
     if options.operators:
         yield Operators(recorder)
     if options.shadow:

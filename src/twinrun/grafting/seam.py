@@ -156,14 +156,30 @@ class Seam:
             value = value_for(value, new, self.session.settings.gradient)
             call.tags = {**(call.tags or {}), port: {"grafted": self.session.direction(site) or ""}}
         if value.requires_grad and torch.is_grad_enabled() and self.session.asks(gradient):
-            value.register_hook(lambda arrived: self._gradient(gradient, arrived))  # type: ignore[no-untyped-call]
+            value.register_hook(lambda arrived: self._gradient(gradient, arrived, call))  # type: ignore[no-untyped-call]
         return value
 
-    def _gradient(self, site: Site, value: torch.Tensor) -> torch.Tensor | None:
+    def _gradient(self, site: Site, value: torch.Tensor, call: OpenCall) -> torch.Tensor | None:
         with self.session.guarding():
             replaced, new = self.session.pass_through(site, value)
+            if replaced and self.recorder.options.own_gradients:
+                self._native(site, value, call)
             return new if replaced else None
         return None
+
+    def _native(self, site: Site, value: torch.Tensor, call: OpenCall) -> None:
+        """What would have arrived had nothing been put in its place."""
+        self.recorder.observe(
+            f"{site.name}.native",
+            value,
+            kind=site.kind,
+            role="native",
+            module=site.module,
+            module_class=site.module_class,
+            root=call.entry.root.index,
+            call=call.call,
+            mesh=call.entry.root.mesh,
+        )
 
     def _site(self, name: str, role: str, call: OpenCall) -> Site:
         entry = call.entry
