@@ -12,6 +12,7 @@ from twinrun.errors import PeerError
 from twinrun.grafting.memory import BLOCK_ELEMENTS, blocks
 from twinrun.grafting.outlet import Pipe
 from twinrun.grafting.patience import Patience
+from twinrun.grafting.rows import Rows
 from twinrun.grafting.wire import PREFIX, Header, decode_header, decode_prefix
 
 HOST = torch.device("cpu")
@@ -81,12 +82,7 @@ class Inlet:
 
     def read(self, address: int, nbytes: int) -> None:
         """The next ``nbytes`` of the payload, to ``address``."""
-        if nbytes > self.left:
-            raise PeerError(
-                f"{self.who} sent fewer bytes than its message needs",
-                seen=f"{self.left} bytes left",
-                expected=f"{nbytes} bytes",
-            )
+        self._check_left(nbytes)
         self._read(address, nbytes)
         self._following -= nbytes
 
@@ -114,6 +110,8 @@ class Inlet:
         if dtype == into.dtype and not add and into.is_contiguous():
             self.read(into.data_ptr(), into.numel() * into.element_size())
             return
+        if dtype == into.dtype and not add and self._scatter(into):
+            return
         scratch = self._typed_scratch(dtype)
         for index, count in blocks(tuple(into.shape)):
             part = into[index]
@@ -130,6 +128,31 @@ class Inlet:
             self._scratch = torch.empty(BLOCK_ELEMENTS, dtype=dtype)
         return self._scratch
 
+    def _scatter(self, into: torch.Tensor) -> bool:
+        """Read a strided view row by row where rows are long and the pipe can; whether it did."""
+        read_rows = getattr(self.pipe, "read_rows", None)
+        rows = None if read_rows is None else Rows.of(into)
+        if read_rows is None or rows is None:
+            return False
+        nbytes = into.numel() * into.element_size()
+        self._check_left(nbytes)
+        patience = Patience(self._timeout_s, self._check)
+        while not rows.done:
+            if read_rows(rows):
+                patience.progress()
+            else:
+                self._wait(patience)
+        self._following -= nbytes
+        return True
+
+    def _check_left(self, nbytes: int) -> None:
+        if nbytes > self.left:
+            raise PeerError(
+                f"{self.who} sent fewer bytes than its message needs",
+                seen=f"{self.left} bytes left",
+                expected=f"{nbytes} bytes",
+            )
+
     def _read(self, address: int, nbytes: int) -> None:
         patience = Patience(self._timeout_s, self._check)
         while nbytes:
@@ -137,7 +160,11 @@ class Inlet:
             if count:
                 address, nbytes = address + count, nbytes - count
                 patience.progress()
-            elif not patience.pause():
-                raise PeerError(
-                    f"{self.who} stopped in the middle of a message for {self._timeout_s:g} s"
-                )
+            else:
+                self._wait(patience)
+
+    def _wait(self, patience: Patience) -> None:
+        if not patience.pause():
+            raise PeerError(
+                f"{self.who} stopped in the middle of a message for {self._timeout_s:g} s"
+            )
