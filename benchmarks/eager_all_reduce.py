@@ -71,25 +71,43 @@ def contenders(ar: AllReduce, device: torch.device) -> dict[str, Callable[[], ob
     function = Function(cubin, "empty")
     stream = torch.cuda.current_stream().cuda_stream
     plain, dependent = (Launch(function, _One(), 1, 32, early) for early in (False, True))
+    side = torch.cuda.Stream()
+    aside = side.cuda_stream
     find = quick.current_stream()
     start, allocate, _, shape, strides, dtype = ar._steps[x.shape, x.dtype, x.device]
+    on_side = _on(side)
     found = {
         "ar(x)": lambda: ar(x),
         "ar(x, out=y)": lambda: ar(x, out=y),
         "its start alone": lambda: start(x, y),
         "empty kernel, Launch": lambda: plain(stream),
         "empty kernel, Launch, dependent": lambda: dependent(stream),
+        "the same, on a side stream": lambda: dependent(aside),
         "empty kernel, cuda-bindings": by_bindings(function, stream),
         "its output alone": lambda: allocate(shape, strides, dtype),
         "torch.empty_like(x)": lambda: torch.empty_like(x),
         "current stream": lambda: find(device.index),
         "dist.all_reduce(z)": lambda: dist.all_reduce(z),
+        "ar(x) on a side stream": lambda: on_side(ar, x),
     }
     try:
-        found["empty kernel, cuda-core"] = by_core(cubin, device)
+        found["empty kernel, cuda-core, on its own stream"] = by_core(cubin, device)
     except (ImportError, AttributeError, TypeError) as error:
         print(f"cuda-core is not as expected: {error}", flush=True)
     return found
+
+
+def _on(stream: torch.cuda.Stream) -> Callable[[AllReduce, torch.Tensor], None]:
+    """Makes ``stream`` the current one at the first call; it stays so."""
+    made = []
+
+    def call(ar: AllReduce, x: torch.Tensor) -> None:
+        if not made:
+            torch.cuda.set_stream(stream)
+            made.append(stream)
+        ar(x)
+
+    return call
 
 
 def rounds(call: Callable[[], object], exchange: Exchange) -> list[float]:
@@ -121,7 +139,7 @@ def main() -> None:
             rows.append({"what": name} | {key: round(value, 2) for key, value in row.items()})
             if exchange.rank == 0:
                 told = "  ".join(f"{value:6.2f}" for value in row.values())
-                print(f"{name:32} {told}  us (least, median, most)", flush=True)
+                print(f"{name:44} {told}  us (least, median, most)", flush=True)
     if exchange.rank == 0 and asked.out:
         size = exchange.size
         told = {

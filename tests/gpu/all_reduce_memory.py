@@ -14,6 +14,7 @@ from all_reduce_parts import expected, parts_of, same_bits
 
 from twinrun.collectives import tuning
 from twinrun.collectives.all_reduce import AllReduce
+from twinrun.collectives.exchange import Exchange
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def rows_are_used_again() -> None:
 def leaks(rounds: int = 40, backend: str = "symmetric") -> None:
     """Rounds of create, capture, replay and close leave device and host memory where they were."""
     x = torch.randn(50_000, device="cuda").bfloat16()
-    device, host = [], []
+    device, host, exchange = [], [], Exchange(dist.group.WORLD)
     for round_ in range(rounds):
         with AllReduce(backend=backend, device=x.device) as ar:
             ar(x)
@@ -95,7 +96,9 @@ def leaks(rounds: int = 40, backend: str = "symmetric") -> None:
         if round_ in (rounds // 5, rounds - 1):
             gc.collect()
             torch.cuda.empty_cache()
+            exchange.barrier()  # another rank may have its workspace on this very GPU
             device.append(torch.cuda.mem_get_info()[0])
+            exchange.barrier()
             host.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
     gone, grown = device[0] - device[-1], host[-1] - host[0]
     told = f"{rounds} rounds: device {gone >> 10} KiB gone, host {grown >> 10} KiB grown"
