@@ -28,6 +28,7 @@ SCRIPTS = (
     "data", "marks", "filter", "chart", "markers", "tree", "list", "pictures", "detail", "page",
 )  # fmt: skip
 """The page's own scripts, in the order in which they are read."""
+_SHORT = 24
 SYMBOLS = {"good": "\u2713", "bad": "\u2715", "unsure": "?", "plain": "\u00b7"}
 
 
@@ -145,7 +146,7 @@ def _closing(document: Document) -> str:
 def _pasted(line: str) -> str:
     escaped = html.escape(line)
     if not line.startswith("twinrun "):
-        return f"<p>{escaped}</p>"
+        return f"<p>{_unbroken(line)}</p>"
     return f'<code>{escaped}</code><button type="button" class="copy" hidden>Copy</button>'
 
 
@@ -170,4 +171,15 @@ def facts(fields: Iterable[Field]) -> str:
 
 
 def _line(line: str, verbatim: bool) -> str:
-    return f"<code>{html.escape(line)}</code>" if verbatim else html.escape(line)
+    return f"<code>{html.escape(line)}</code>" if verbatim else _unbroken(line)
+
+
+def _unbroken(line: str) -> str:
+    """Text whose figures and options (``9.3e-7``, ``--mesh``) do not break at their hyphens."""
+    parts = re.split(r"(\S*-\S*)", line)
+    return "".join(
+        f'<span class="whole">{html.escape(part)}</span>'
+        if at % 2 and len(part) <= _SHORT
+        else html.escape(part)
+        for at, part in enumerate(parts)
+    )

@@ -63,6 +63,9 @@ function figure(value) {
 // A name that may break after its separators; its text is the same.
 const breakable = (name) => name.split(/(?<=[.:])/).flatMap((part) => [part, document.createElement("wbr")]);
 
+// A line whose figures and options (9.3e-7, --mesh) do not break at their hyphens.
+const unbroken = (line) => line.split(/(\S*-\S*)/).map((part, at) => (at % 2 && part.length <= 24 ? h("span", { class: "whole" }, part) : part));
+
 const amount = (count) => count.toLocaleString("en-US");
 const counted = (count, noun) => `${amount(count)} ${noun}${count === 1 ? "" : "s"}`;
 // Where a point stands, after its name.

@@ -43,7 +43,7 @@ function factList(fields) {
   const made = h("dl", { class: "facts" });
   for (const field of fields) {
     if (field.label) made.append(h("dt", { class: field.tone }, field.label));
-    for (const line of field.lines) made.append(h("dd", {}, field.verbatim ? h("code", {}, line) : line));
+    for (const line of field.lines) made.append(h("dd", {}, field.verbatim ? h("code", {}, line) : unbroken(line)));
   }
   return made;
 }
