@@ -59,7 +59,7 @@ def test_the_modules_of_blame_lead_to_their_points(opened: Open) -> None:
     found = blame()
     shown = opened(page(document_of(found.comparison, found, False, None)))
     lead = shown.locator(".lead").inner_text()
-    assert "model.layers.2.self_attn" in lead and "healed" in lead and "softmax" in lead
+    assert "model.layers.2.self_attn" in lead and "healed" in lead and "divided by 9.2" in lead
     assert "isolated" in shown.locator("#legend").inner_text()
     shown.locator("#lists a", has_text="model.layers.1.mlp:output").first.click()
     assert detail(shown) == "model.layers.1.mlp:output"
@@ -128,9 +128,11 @@ def test_a_click_in_the_chart_opens_the_point(opened: Open) -> None:
 def test_the_tree_leads_to_details(opened: Open) -> None:
     """A click on a module opens it, a click on a point its detail."""
     shown = opened(text_of(divergence()))
-    shown.locator("[role=treeitem]", has_text="layers").first.locator("> .row").click()
-    shown.locator("[role=treeitem].port", has_text="output").last.locator("> .row").click()
-    assert detail(shown).endswith(":output")
+    shown.locator("[role=tree] .name").get_by_text("9", exact=True).click()
+    module = shown.locator("[role=treeitem][aria-label^='9: ']")
+    assert module.get_attribute("aria-expanded") == "true"
+    module.locator(".port > .row").click()
+    assert detail(shown) == "model.layers.9:output"
     assert shown.locator("[role=treeitem][aria-selected=true]").count() == 1
 
 

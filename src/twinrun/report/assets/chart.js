@@ -143,7 +143,7 @@ function chartKey(event) {
 
 function legend() {
   const held = WORST_FIRST.filter((verdict) => data.counts[verdict]).map((verdict) => h("span", { title: MEANINGS[verdict] }, mark(verdict), verdict));
-  if (points.some((point) => point.isolated)) held.push(h("span", {}, mark("isolated"), "isolated error of a module, given the baseline's inputs"));
+  if (points.some((point) => point.isolated)) held.push(h("span", {}, mark("isolated"), "isolated: a module's own error, given the baseline's inputs; a bar is what is allowed of it"));
   if (points.some((point) => point.allowed)) held.push(h("span", {}, h("i"), "allowed: rounding explains it"), h("span", {}, h("i", { class: "dashed" }), "above it differs"));
   byId("legend").append(...held);
 }

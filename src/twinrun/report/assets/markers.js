@@ -2,7 +2,7 @@
 function measured() {
   const values = [];
   for (const p of points) {
-    for (const value of [p.error, p.allowed, p.limit, p.isolated && p.isolated.error]) {
+    for (const value of [p.error, p.allowed, p.limit, p.isolated && p.isolated.error, p.isolated && p.isolated.allowed]) {
       if (value > 0 && Number.isFinite(value)) values.push(Math.log10(value));
     }
   }
@@ -60,6 +60,13 @@ function drawMarkers(plot) {
     if (point.isolated && point.isolated.error !== null) {
       context.strokeStyle = context.fillStyle = colour("isolated");
       drawMark(context, "isolated", x, plot.valToPos(lane(point.isolated.error), "y", true), scale);
+      if (point.isolated.allowed > 0) {
+        const y = plot.valToPos(point.isolated.allowed, "y", true);
+        context.beginPath();
+        context.moveTo(x - 5 * scale, y);
+        context.lineTo(x + 5 * scale, y);
+        context.stroke();
+      }
     }
     context.strokeStyle = context.fillStyle = colour(point.verdict);
     drawMark(context, point.verdict, x, plot.valToPos(lane(point.error), "y", true), scale);
