@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from twinrun.grafting import journal
+from twinrun.grafting import host_stats
 from twinrun.grafting.memory import on_host, settled
 from twinrun.grafting.reference import pieces
 
@@ -14,7 +14,7 @@ from twinrun.grafting.reference import pieces
 def abs_max(tensor: torch.Tensor) -> float:
     """The largest magnitude, 0 for an empty tensor, NaN where one is inside."""
     if tensor.is_cpu:
-        return journal.abs_max(tensor)
+        return host_stats.abs_max(tensor)
     if tensor.numel() == 0:
         return 0.0
     found = [_wide(p).abs().max().to(torch.float64) for p in pieces(tensor, tensor.element_size())]
@@ -26,11 +26,11 @@ def replaced(before: torch.Tensor, after: torch.Tensor) -> dict[str, float]:
     before, after = settled(before), settled(after)
     if before.device != after.device:
         before, after = on_host(before), on_host(after)
-    return {
-        "before_abs_max": abs_max(before),
-        "after_abs_max": abs_max(after),
-        "moved": journal.moved(before, after) if before.is_cpu else _moved(before, after),
-    }
+    if before.is_cpu:
+        found = host_stats.replaced(before, after)
+    else:
+        found = abs_max(before), abs_max(after), _moved(before, after)
+    return dict(zip(("before_abs_max", "after_abs_max", "moved"), found, strict=True))
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float:

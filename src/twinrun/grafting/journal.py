@@ -3,60 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from twinrun.grafting.memory import blocks
 from twinrun.grafting.point import Point, Rank
-
-
-def abs_max(tensor: torch.Tensor) -> float:
-    """The largest magnitude in a host tensor, 0 for an empty one, NaN where one is inside."""
-    largest = 0.0
-    for part in _chunks(tensor):
-        found = float((part.abs() if part.is_complex() else part).abs().max())
-        largest = found if not largest >= found else largest
-        if largest != largest:
-            return largest
-    return largest
-
-
-def moved(before: torch.Tensor, after: torch.Tensor) -> float:
-    """Relative L2 distance of two host tensors of one shape, ``|a-b| / max(|a|, |b|)``."""
-    aa = bb = dd = 0.0
-    for a, b in zip(_chunks(before), _chunks(after), strict=True):
-        aa += _square(a)
-        bb += _square(b)
-        dd += _square(a - b)
-    scale = max(aa, bb)
-    return math.sqrt(dd / scale) if scale else 0.0
-
-
-def _square(part: torch.Tensor) -> float:
-    found = float(torch.linalg.vector_norm(part))
-    if not 1e-15 < found < 1e15:
-        found = float(
-            torch.linalg.vector_norm(
-                part, dtype=torch.complex128 if part.is_complex() else torch.float64
-            )
-        )
-    return found * found
-
-
-def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Pieces that one thread handles in its cache, in a type that can be reckoned with."""
-    exact = tensor.dtype.itemsize >= 8 or not (tensor.is_floating_point() or tensor.is_complex())
-    wide = tensor.dtype if tensor.is_complex() else torch.float64 if exact else torch.float32
-    for index, _ in blocks(tuple(tensor.shape)):
-        part = tensor[index]
-        yield part.to(wide)
 
 
 class Journal:
