@@ -12,7 +12,7 @@ from twinrun.errors import PeerError, UnavailableError
 from twinrun.grafting.board import Board, taken_index, taken_word
 from twinrun.grafting.layer import Layer
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import Card, Reference, pieces, typed
+from twinrun.grafting.reference import Card, Flat, Reference, pieces
 
 _END_S = 5.0
 
@@ -32,7 +32,7 @@ class Landing:
         self._layer, self.device, self.board = layer, device, board
         self.post = layer.post(board, device)
         self.who, self.check, self.timeout_s = who, check, timeout_s
-        self._open: dict[int, torch.Tensor] = {}
+        self._open: dict[int, Flat] = {}
         self._lock = threading.Lock()
         self._reading: deque[int] = deque()
 
@@ -43,14 +43,14 @@ class Landing:
                 if card.block in self._open:
                     raise UnavailableError(f"block {card.block} is there already")
                 address = self._layer.open(self.device, card.handle, card.nbytes)
-                self._open[card.block] = self._layer.flat(self.device, address, card.nbytes)
+                self._open[card.block] = Flat(self._layer.flat(self.device, address, card.nbytes))
         except UnavailableError as error:
             raise PeerError(
                 f"a block of {self.who}'s memory cannot be opened: {error.seen or error.summary}",
                 do="TWINRUN_GRAFT_CHANNEL=host sends everything through host memory",
             ) from None
 
-    def flat(self, block: int) -> torch.Tensor:
+    def flat(self, block: int) -> Flat:
         """The bytes of a block; PeerError for one that was never described."""
         found = self._open.get(block)
         if found is None:
@@ -60,11 +60,11 @@ class Landing:
     def payload(self, reference: Reference) -> Referenced:
         """What a reference refers to, checked to lie in its block."""
         flat = self.flat(reference.block)
-        if reference.offset + reference.nbytes > flat.numel():
+        if reference.offset + reference.nbytes > flat.nbytes:
             raise PeerError(
                 f"{self.who} refers to bytes beyond its own block",
                 seen=f"{reference.nbytes} from {reference.offset}",
-                expected=f"at most {flat.numel()} bytes in all",
+                expected=f"at most {flat.nbytes} bytes in all",
             )
         return Referenced(self, flat, reference)
 
@@ -74,7 +74,7 @@ class Landing:
             for number in blocks:
                 flat = self._open.pop(number, None)
                 if flat is not None:
-                    self._layer.shut(self.device, flat.data_ptr())
+                    self._layer.shut(self.device, flat.raw.data_ptr())
 
     def took(self, number: int) -> None:
         """All of message ``number`` was read: say so once the copies are done."""
@@ -99,7 +99,7 @@ class Referenced:
     Copies run in the order of the current stream; when all was read, the sender learns of it in that order.
     """
 
-    def __init__(self, landing: Landing, flat: torch.Tensor, reference: Reference) -> None:
+    def __init__(self, landing: Landing, flat: Flat, reference: Reference) -> None:
         self._landing, self._flat, self._reference = landing, flat, reference
         self._at = 0
         self._ready = 0
@@ -137,14 +137,14 @@ class Referenced:
     def _next(self, nbytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
         self._wait(self._at + nbytes)
         offset, self._at = self._reference.offset + self._at, self._at + nbytes
-        found = typed(self._flat, offset, dtype, shape)
-        if found is None:
-            aligned = self._flat[offset : offset + nbytes].clone()
-            return aligned.view(dtype).view(shape)
-        return found
+        found = self._flat.view(offset, dtype, shape)
+        return self._flat.copied(offset, dtype, shape) if found is None else found
 
     def _wait(self, nbytes: int) -> None:
         landing, number = self._landing, self._reference.number
+        if nbytes <= self._ready:
+            return
+        self._ready = landing.board.ready(number)
         if nbytes <= self._ready:
             return
         patience = Patience(landing.timeout_s, landing.check)

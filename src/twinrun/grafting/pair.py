@@ -13,7 +13,7 @@ from twinrun.grafting.lane import Job, Lane
 from twinrun.grafting.nccl import Communicator
 from twinrun.grafting.outlet import Buffer
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import typed
+from twinrun.grafting.reference import Flat
 from twinrun.grafting.staging import NoRoom, pack
 
 Tell = Callable[[dict[str, Any]], None]
@@ -71,9 +71,9 @@ class PairStage:
             except torch.cuda.OutOfMemoryError:
                 self._budget.free(total)
                 raise NoRoom("no staging memory on the GPU") from None
-            at = 0
+            at, packing = 0, Flat(flat)
             for tensor in tensors:
-                pack(flat, at, tensor)
+                pack(packing, at, tensor)
                 at += tensor.numel() * tensor.element_size()
             packed = torch.cuda.Event()  # type: ignore[no-untyped-call]
             packed.record()
@@ -134,9 +134,10 @@ class PairPayload:
             raise PeerError(f"{self._pair.who} sent fewer bytes than its message needs")
         flat, at = self._received(), self._at
         self._at += nbytes
-        source = typed(flat, at, dtype, tuple(into.shape))
+        shape, there = tuple(into.shape), Flat(flat)
+        source = there.view(at, dtype, shape)
         if source is None:
-            source = flat[at : at + nbytes].clone().view(dtype).view(into.shape)
+            source = there.copied(at, dtype, shape)
         into.add_(source.to(into.device)) if add else into.copy_(source)
 
     def read_all(self) -> torch.Tensor:

@@ -42,6 +42,7 @@ class Sending:
         self._final = False
         self._channel = HOST
         self._reasons: dict[str, str] = {}
+        self._told = ""
         self._stage: Stage | None = None
         self._pair: PairStage | None = None
         self._answers: dict[str, Header] = {}
@@ -65,7 +66,8 @@ class Sending:
         if self._agreed_at != orders and not self._final:
             self._agreed_at = orders
             self._agree(mine)
-        self.over = described(self._channel, self._reasons, self._through)
+            self._told = described(self._channel, self._reasons, self._through)
+        self.over = self._told
         try:
             referred = self._put(tensors, outlet)
         except NoRoom as error:

@@ -14,7 +14,7 @@ from twinrun.grafting.board import SLOTS, Board, ready_index, ready_word
 from twinrun.grafting.layer import Block, Layer, Post
 from twinrun.grafting.outlet import GRACE_S, Buffer
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import CHUNK_BYTES, Card, Reference, pieces, typed
+from twinrun.grafting.reference import CHUNK_BYTES, Card, Flat, Reference, pieces
 
 LEAST_BYTES = 2 << 20
 """Smaller blocks would share the driver's pages, and so the peer's sight, with other memory."""
@@ -33,7 +33,7 @@ class Held:
 
     number: int
     block: Block
-    flat: torch.Tensor
+    flat: Flat
     used: int = 0
     users: int = 0
 
@@ -152,13 +152,13 @@ class Stage:
         for held in self._held:
             if not held.users:
                 held.used = 0
-            if held.flat.numel() == size and held.used + nbytes <= size:
+            if held.flat.nbytes == size and held.used + nbytes <= size:
                 return held
         return None
 
     def _may_grow(self, size: int, waited_s: float) -> bool:
         """Two blocks of a size come at once; more only for a peer that stays away."""
-        alike = sum(held.flat.numel() == size for held in self._held)
+        alike = sum(held.flat.nbytes == size for held in self._held)
         return len(self._flying) < SLOTS and (alike < _AT_ONCE or waited_s > GRACE_S)
 
     def _grow(self, size: int) -> Held | None:
@@ -170,7 +170,8 @@ class Stage:
         except UnavailableError as error:
             self._budget.free(size)
             raise NoRoom(f"no staging memory on the GPU: {error.seen or error.summary}") from None
-        held = Held(self._blocks, block, self._layer.flat(self.device, block.address, size))
+        flat = Flat(self._layer.flat(self.device, block.address, size))
+        held = Held(self._blocks, block, flat)
         self._blocks += 1
         self._announce(Card(held.number, size, block.handle))
         self._held.append(held)
@@ -193,7 +194,7 @@ class Stage:
             held.users -= 1
 
     def _free(self, held: Held) -> None:
-        self._budget.free(held.flat.numel())
+        self._budget.free(held.flat.nbytes)
         self._layer.free(self.device, held.block)
 
 
@@ -203,11 +204,11 @@ def block_bytes(nbytes: int) -> int:
     return max(LEAST_BYTES, -(-nbytes // step) * step)
 
 
-def pack(flat: torch.Tensor, offset: int, piece: torch.Tensor) -> None:
+def pack(flat: Flat, offset: int, piece: torch.Tensor) -> None:
     """Copy ``piece`` to the bytes of ``flat`` from ``offset`` on, in row-major order."""
-    there = typed(flat, offset, piece.dtype, tuple(piece.shape))
+    there = flat.view(offset, piece.dtype, tuple(piece.shape))
     if there is not None:
-        there.copy_(piece, non_blocking=piece.device == flat.device)
+        there.copy_(piece)
         return
     raw = piece.contiguous().reshape(-1).view(torch.uint8)
-    flat[offset : offset + raw.numel()].copy_(raw)
+    flat.raw[offset : offset + raw.numel()].copy_(raw)
