@@ -46,8 +46,8 @@ def _larger(largest: float, found: float) -> float:
 def _abs_max(part: torch.Tensor) -> float:
     if part.is_complex():
         return float(part.abs().amax())
-    least, most = torch.aminmax(part)
-    return float(torch.maximum(most, -least))
+    # Two passes in the cache: aminmax takes twice as long as both.
+    return float(torch.maximum(part.amax(), -part.amin()))
 
 
 def _square(part: torch.Tensor) -> float:
