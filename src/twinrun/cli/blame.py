@@ -89,6 +89,7 @@ def command(
     with ExitStack() as held:
         place = _work(work, held)
         passes = _passes(programs, place, capture, live)
+        passes.kept = work is not None
         finding = blame(passes, wishes)
         _show(finding, as_json)
         if report is not None:

@@ -29,6 +29,7 @@ class Account:
     state: State = "unknown"
     why: str = ""
     suspected: bool = False
+    asked: bool = False
     inside: str = ""
 
 
@@ -77,10 +78,10 @@ class Accounts:
         fresh = [one for one in self._held.values() if not one.suspected and self._last(one)]
         found = [one for one in fresh if one.state == "differs"]
         if below:
-            return _worst([one for one in fresh if one.segment.moved])
+            return _worst([one for one in fresh if one.segment.moved and not one.asked])
         if found or not hunting:
             return found
-        return _worst([one for one in fresh if one.segment.moved and one.shadow is None])
+        return _worst([one for one in fresh if one.segment.moved and not one.asked])
 
     def clear_entered(self) -> None:
         """A block all of whose parts are clean adds up rounding, or tips a choice: it is no fault."""

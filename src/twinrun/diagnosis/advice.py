@@ -25,10 +25,15 @@ def outcome_of(result: Result, suspects: Sequence[Suspect], parts: Sequence[Part
 
 
 def advice(passes: Passes, result: Result, suspects: Sequence[Suspect]) -> tuple[str, ...]:
-    """Commands that can be pasted."""
-    baseline, target = result.baseline.path, result.target.path
-    told = []
-    for one in suspects[:2]:
-        told.append(f"twinrun show {shlex.quote(target)} {shlex.quote(one.name)}")
-    told.append(f"twinrun compare {shlex.quote(baseline)} {shlex.quote(target)}")
+    """Commands that can be pasted; they need the captures, which only ``--work`` keeps."""
+    baseline, target = shlex.quote(result.baseline.path), shlex.quote(result.target.path)
+    if not passes.kept:
+        return ("keep the captures to look further: --work runs/blame",)
+    told = [f"twinrun show {target} {shlex.quote(one.name)}" for one in suspects[:2]]
+    told.append(f"twinrun compare {baseline} {target}")
+    healing = [one for one in suspects if one.fault in ("module", "own code") and one.module]
+    if healing:
+        chosen = shlex.quote(f'name ~ "{healing[0].module}:output*"')
+        command = shlex.quote(passes.target.text)
+        told.append(f"twinrun graft {baseline} --b2t {chosen} --target {command}")
     return tuple(told)

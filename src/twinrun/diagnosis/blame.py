@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
-from twinrun.comparison.compare import compare
-from twinrun.comparison.result import Result, Row
-from twinrun.comparison.view import View
+from twinrun.comparison.result import Row
 from twinrun.diagnosis.accounts import Account, Accounts, part_of, rows_by_module
 from twinrun.diagnosis.advice import advice, outcome_of
 from twinrun.diagnosis.backward import (
@@ -23,21 +20,16 @@ from twinrun.diagnosis.backward import (
 from twinrun.diagnosis.backward import proof_of as backward_proof
 from twinrun.diagnosis.finding import Finding, Outcome, Proof, Suspect
 from twinrun.diagnosis.frontier import frontier, inside
-from twinrun.diagnosis.grafts import boundaries, either, points, write_layouts
+from twinrun.diagnosis.grafts import boundaries, either, points
 from twinrun.diagnosis.inspection import Inspection, spread_modules, suspect_of
+from twinrun.diagnosis.laboratory import EVERY, Laboratory, boundaries_of, globs, many
 from twinrun.diagnosis.options import Wishes
 from twinrun.diagnosis.parameters import held_suspects
-from twinrun.diagnosis.passes import Grafts, Passes
+from twinrun.diagnosis.passes import Passes
 from twinrun.diagnosis.proof import proof_of
 from twinrun.diagnosis.roots import unequal_inputs
 from twinrun.diagnosis.segments import segments
-from twinrun.diagnosis.tree import tree_of
 from twinrun.diagnosis.weighing import Weighing
-from twinrun.errors import CaptureError
-from twinrun.recorder.options import Options
-from twinrun.recorder.reader import open_capture
-
-_EVERY = Options(taps="modules")
 
 
 def blame(passes: Passes, wishes: Wishes | None = None) -> Finding:
@@ -46,25 +38,25 @@ def blame(passes: Passes, wishes: Wishes | None = None) -> Finding:
     TwinrunError where a program fails, CaptureError where the baseline's capture lacks what it takes.
     """
     with ExitStack() as opened:
-        return _Blame(passes, wishes or Wishes(), opened).finding()
+        return _Blame(Laboratory(passes, wishes or Wishes(), opened)).finding()
 
 
 class _Blame:
-    def __init__(self, passes: Passes, wishes: Wishes, opened: ExitStack) -> None:
-        self._passes = passes
-        self._wishes = wishes
-        self._opened = opened
+    def __init__(self, lab: Laboratory) -> None:
+        self._lab = lab
+        self._wishes = lab.wishes
+        self._result = lab.result
+        self._tree = lab.tree
+        self._front = frontier(lab.tree)
         self._accounts = Accounts()
         self._suspects: list[Suspect] = []
         self._proof = Proof("not run")
-        self._held: list[str] = []  # parameters and buffers that every later pass grafts
         self._entered: set[str] = set()
 
     # --- the course of it ------------------------------------------------------------------
 
     def finding(self) -> Finding:
         """See both runs as they go, then isolate, look inside, prove, and look again at what is left."""
-        self._observe()
         if not self._result.pairs:
             return self._end("nothing")
         unequal = unequal_inputs(self._result, self._tree)
@@ -78,68 +70,39 @@ class _Blame:
             return self._end()
         self._isolate()
         for _ in range(self._wishes.rounds):
-            self._enter()
-            if not self._inspect() or self._done():
+            entered = self._enter()
+            inspected = self._inspect()
+            if self._done() or not (entered or inspected):
                 break
         self._accounts.clear_entered()
         return self._end()
 
-    def _observe(self) -> None:
-        """Both runs as they go."""
-        wanted = self._wishes.gradients
-        options = replace(_EVERY, parameters=True, gradients=wanted, own_gradients=wanted)
-        if self._passes.capture is None:
-            self._passes.capture = self._passes.plain("baseline", "as it is", options)
-        self._baseline = self._open(self._passes.capture)
-        if not any(one.role == "input" and one.has_payload for one in self._baseline.records):
-            raise CaptureError(
-                f"{self._baseline.path} holds no module's inputs, so no module can be given them",
-                expected="a capture with the values of inputs and outputs",
-                do="record it again: twinrun run --out DIR --taps modules --parameters -- CMD",
-            )
-        target = self._open(self._passes.plain("target", "as it is", options))
-        self._result = self._compared(target)
-        self._tree = tree_of(self._baseline)
-        self._as_run = self._weighing(self._baseline, target)
-        self._layouts = write_layouts(self._result, self._passes.work / "layouts.json")
-
-    def _compared(self, target: View) -> Result:
-        told = self._wishes.settings
-        return compare(
-            self._baseline,
-            target,
-            noise=self._wishes.noise or None,
-            floor=dict(told.floors),
-            k=dict(told.k) or None,
-            allow=told.allow,
-        )
-
     def _heal_parameters(self) -> None:
         """A wrong weight is a fault of its own; with it put right, modules answer for their code."""
         self._suspects = held_suspects(self._result, self._tree)
-        self._held = [one.name for one in self._suspects]
-        if not self._held:
-            return
-        told = self._held[0] if len(self._held) == 1 else f"{len(self._held)} parameters or buffers"
-        one, two = self._grafted(f"with the baseline's {told}", "", _EVERY)
-        self._prove_by(self._weighing(one, two), self._held)
+        lab = self._lab
+        lab.held = [one.name for one in self._suspects]
+        if lab.held:
+            told = many(lab.held, "parameters or buffers")
+            pair = lab.grafted(f"with the baseline's {told}", "", EVERY)
+            self._prove_by(lab.weighing(*pair), lab.held)
 
     def _isolate(self) -> None:
         """Every block is given the baseline's inputs, all in one pass: none lies inside another."""
-        self._front = frontier(self._tree)
         reset = {one.path for one in self._front}
         self._reset(f"{len(reset)} modules, each given the baseline's inputs", reset)
         self._entered = {one.path for one in self._front if one.leaf}
 
-    def _enter(self) -> None:
-        """Reset every boundary inside the blocks that are suspect."""
+    def _enter(self) -> bool:
+        """Reset every boundary inside the blocks that are suspect; whether there were any."""
         hunting = self._hunting()
         blocks = self._accounts.to_enter(self._front, self._entered, hunting=hunting)
         if not blocks:
-            return
-        told = blocks[0].path if len(blocks) == 1 else f"{len(blocks)} blocks"
+            return False
+        told = many([one.path for one in blocks], "blocks")
         self._reset(f"every module inside {told}, each given the baseline's inputs", inside(blocks))
         self._entered |= {one.path for one in blocks}
+        return True
 
     def _inspect(self) -> bool:
         """Suspects one precision up and operator by operator, then the proof; whether any is new."""
@@ -148,65 +111,87 @@ class _Blame:
         sure = all(one.state == "differs" for one in doubts)
         if not doubts or (not sure and self._wishes.shadows == "off"):
             return False
-        inspection = self._inspected(doubts, shadows=not sure or _any_low(doubts))
-        found = [one for one in doubts if one.state in ("differs", "rounds elsewhere")]
+        shadows = self._wishes.shadows != "off" and (not sure or _any_low(doubts))
+        found = self._decided(doubts) if shadows else doubts
         for account in found:
             account.suspected = True
-            operator = (
-                inspection.operator(account) if inspection and self._wishes.operators else None
-            )
-            self._suspects.append(suspect_of(account, operator))
+            self._suspects.append(suspect_of(account))
         if found:
-            self._prove()
+            self._prove(found)
         return bool(found)
+
+    def _decided(self, doubts: Sequence[Account]) -> list[Account]:
+        """Both sides one precision up, given the baseline's inputs: what is a fault, what rounding."""
+        paths = [one.segment.module.path for one in doubts]
+        told = f"{many(paths, 'modules')} one precision up"
+        options = replace(boundaries_of(paths), shadow=globs(paths))
+        mine = self._lab.again(told, options)
+        _, target = self._lab.grafted(told, boundaries(paths, "input"), options)
+        found = Inspection(self._lab.baseline, mine, target, spread_modules(self._result))
+        found.settle(doubts)
+        return [one for one in doubts if one.state in ("differs", "rounds elsewhere")]
 
     def _backward(self) -> None:
         """The forward pass agrees: every module is given the baseline's gradient of its outputs."""
         if gradients_agree(self._result):
             return
-        options = replace(_EVERY, gradients=True, own_gradients=True)
+        options = replace(EVERY, gradients=True, own_gradients=True)
         told = f"{len(self._tree)} modules, each given the baseline's gradient of its output"
-        pair = self._grafted(told, outputs_of(self._tree), options)
-        found = Backward(self._weighing(*pair), self._tree).suspects()
+        pair = self._lab.grafted(told, outputs_of(self._tree), options)
+        found = Backward(self._lab.weighing(*pair), self._tree).suspects()
         names = sent_back(found, self._result)
         after = self._result
         if names:
             told = names[0] if len(names) == 1 else f"{len(names)} gradients"
-            _, run = self._grafted(f"proof, with the baseline's {told}", points(names), options)
-            after = self._compared(run)
+            _, run = self._lab.grafted(f"proof, with the baseline's {told}", points(names), options)
+            after = self._lab.compared(run)
         self._proof = backward_proof(after, found, names)
         self._suspects += proven(found, self._proof)
 
-    # --- passes ----------------------------------------------------------------------------
+    def _reset(self, purpose: str, paths: set[str]) -> None:
+        """Judge every stretch of code between two boundaries that a pass resets."""
+        weighing = self._lab.reset(purpose, paths)
+        for segment in segments(weighing, self._tree, paths):
+            self._accounts.add(segment, weighing)
 
-    def _inspected(self, doubts: Sequence[Account], *, shadows: bool) -> Inspection | None:
-        """Run both sides with instruments on the doubtful modules, given the baseline's inputs."""
-        shadows = shadows and self._wishes.shadows != "off"
+    # --- the proof -------------------------------------------------------------------------
+
+    def _prove(self, fresh: Sequence[Account]) -> None:
+        """One pass with every suspect's values grafted: does the output come right?
+
+        The operators of the fresh suspects are recorded on the way, given the baseline's inputs.
+        """
+        modules, names = self._to_graft()
+        told = [f"{path}:output" for path in modules] + self._lab.held + names
+        paths = sorted({one.segment.module.path for one in fresh})
+        options, given, mine = EVERY, "", None
         # A capture has no operators: there is nothing to hold the target's against.
-        operators = self._wishes.operators and self._passes.baseline is not None
-        if not shadows and not operators:
-            return None
-        paths = sorted({one.segment.module.path for one in doubts})
-        listed = ",".join(_as_glob(path) for path in paths)
-        options = Options(
-            taps=",".join(f"{_as_glob(path)}:*" for path in paths),
-            shadow=listed if shadows else "",
-            operators=listed if operators else "",
-        )
-        many = paths[0] if len(paths) == 1 else f"{len(paths)} modules"
-        told = f"{many} one precision up" if shadows else f"the operators of {many}"
-        mine = None
-        if self._passes.baseline is not None:
-            mine = self._open(self._passes.plain("baseline", told, options))
-        _, target = self._grafted(told, boundaries(paths, "input"), options)
-        found = Inspection(self._baseline, mine, target, spread_modules(self._result))
-        if shadows:
-            found.settle(doubts)
-        return found
+        if self._wishes.operators and self._lab.has_baseline:
+            listed = globs(paths)
+            mine = self._lab.again(
+                f"the operators of {many(paths, 'modules')}",
+                replace(boundaries_of(paths), operators=listed),
+            )
+            options, given = replace(EVERY, operators=listed), boundaries(paths, "input")
+        healing = either(boundaries(modules, "output"), points(names))
+        chosen = either(healing, given)
+        if not healing and not self._lab.held:
+            self._proof = Proof(
+                "not run", text="nothing comes after the outermost module's own code"
+            )
+            if not chosen:
+                return
+        purpose = f"proof, with the baseline's {many(told, 'points')}"
+        one, two = self._lab.grafted(purpose, chosen, options)
+        if mine is not None:
+            inspection = Inspection(self._lab.baseline, mine, two, frozenset())
+            self._suspects = [inspection.named(one, fresh) for one in self._suspects]
+        if healing or self._lab.held:
+            self._prove_by(self._lab.weighing(one, two), told)
 
-    def _prove(self) -> None:
-        """One pass with every suspect's values grafted: does the output come right?"""
-        modules, names = [], list(self._held)
+    def _to_graft(self) -> tuple[list[str], list[str]]:
+        """The modules whose outputs, and the points that, put every suspect right."""
+        modules, names = [], []
         for one in self._suspects:
             if one.fault in ("parameter", "buffer"):
                 continue
@@ -215,13 +200,7 @@ class _Blame:
                 names += self._handed_down(one.module)
             else:
                 modules.append(one.module)
-        chosen = either(
-            boundaries(modules, "output"), points(n for n in names if n not in self._held)
-        )
-        told = [f"{path}:output" for path in modules] + names
-        many = told[0] if len(told) == 1 else f"{len(told)} points"
-        pair = self._grafted(f"proof, with the baseline's {many}", chosen, _EVERY)
-        self._prove_by(self._weighing(*pair), told)
+        return modules, names
 
     def _handed_down(self, path: str) -> list[str]:
         """What the own code of a module that holds the whole model gives its children, where that differs."""
@@ -237,32 +216,8 @@ class _Blame:
         )
 
     def _prove_by(self, after: Weighing, told: Sequence[str]) -> None:
-        self._proof = proof_of(told, self._as_run, after, self._tree)
+        self._proof = proof_of(told, self._lab.as_run, after, self._tree)
         self._suspects = [replace(one, proof=self._proof) for one in self._suspects]
-
-    def _reset(self, purpose: str, reset: Iterable[str]) -> None:
-        """A pass in which every boundary of these modules starts from the baseline's values."""
-        paths = set(reset)
-        listed = ",".join(_as_glob(path) for path in sorted(paths))
-        options = replace(_EVERY, natives=listed)
-        pair = self._grafted(purpose, boundaries(sorted(paths), "input", "output"), options)
-        weighing = self._weighing(*pair)
-        for segment in segments(weighing, self._tree, paths):
-            self._accounts.add(segment, weighing)
-
-    def _grafted(self, purpose: str, b2t: str, options: Options) -> tuple[View, View]:
-        grafts = Grafts(either(b2t, points(self._held)), self._layouts)
-        one, two = self._passes.grafted(purpose, grafts, options)
-        baseline = self._baseline if one == self._passes.capture else self._open(one)
-        return baseline, self._open(two)
-
-    def _weighing(self, one: View, two: View) -> Weighing:
-        return Weighing(one, two, self._wishes.settings)
-
-    def _open(self, path: Path) -> View:
-        capture = open_capture(path)
-        self._opened.callback(capture.close)
-        return capture
 
     # --- what is known ---------------------------------------------------------------------
 
@@ -288,10 +243,10 @@ class _Blame:
             suspects=suspects,
             parts=parts,
             proof=self._proof,
-            passes=tuple(self._passes.done),
+            passes=tuple(self._lab.passes.done),
             roots=unequal,
             notes=self._notes(),
-            advice=advice(self._passes, self._result, suspects),
+            advice=advice(self._lab.passes, self._result, suspects),
         )
 
     def _with_part(self, suspect: Suspect) -> Suspect:
@@ -329,7 +284,3 @@ def _any_low(accounts: Sequence[Account]) -> bool:
         one.segment.worst is not None and one.segment.worst.record.dtype in ("bfloat16", "float16")
         for one in accounts
     )
-
-
-def _as_glob(path: str) -> str:
-    return path.replace("[", "[[]")

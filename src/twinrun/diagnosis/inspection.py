@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinrun.comparison.points import Points
 from twinrun.comparison.result import Hint, Result
@@ -30,6 +30,7 @@ class Inspection:
         mine = Points(self.baseline) if self.baseline is not None else None
         three = ThreeWay(mine, Points(self.target), Points(self.original))
         for account in accounts:
+            account.asked = True
             module = account.segment.module
             shadow = three.shadow(module.path, account.weighing.way(module))
             if shadow is None:
@@ -43,8 +44,17 @@ class Inspection:
             account.state = settle(before, apart, shadow, self._spread(module), dtype)
             account.why = _why(account, shadow, apart) or account.why
 
-    def operator(self, account: Account) -> Operator | None:
-        """The operator inside a suspect where the two runs part, if one can be told."""
+    def named(self, suspect: Suspect, fresh: Sequence[Account]) -> Suspect:
+        """The suspect with its operator, if it is one of the fresh ones and one can be told."""
+        for account in fresh:
+            if account.segment.module.path == suspect.module and suspect.operator is None:
+                operator = self._operator(account)
+                # Where a difference shows explains nothing beside the operator that makes it.
+                weak = operator is not None and suspect.hint and suspect.hint.kind == "region"
+                return replace(suspect, operator=operator, hint=None if weak else suspect.hint)
+        return suspect
+
+    def _operator(self, account: Account) -> Operator | None:
         if self.baseline is None:
             return None
         module = account.segment.module
@@ -73,7 +83,7 @@ def spread_modules(result: Result) -> frozenset[str]:
     return frozenset(found)
 
 
-def suspect_of(account: Account, operator: Operator | None) -> Suspect:
+def suspect_of(account: Account) -> Suspect:
     """A confirmed account as a suspect; its hint is tried on what shows the fault first."""
     segment = account.segment
     module = segment.module
@@ -82,9 +92,6 @@ def suspect_of(account: Account, operator: Operator | None) -> Suspect:
     if shown is not None:
         account.weighing.hint(shown)
         hint, row = shown.hint, account.weighing.row(shown)
-    if operator is not None and hint is not None and hint.kind == "region":
-        # Where a difference shows is no explanation beside the operator that makes it.
-        hint = None
     rounds = account.state == "rounds elsewhere"
     fault = "rounding" if rounds else "own code" if segment.stretch == "own code" else "module"
     if rounds:
@@ -96,7 +103,6 @@ def suspect_of(account: Account, operator: Operator | None) -> Suspect:
         name,
         fault,  # type: ignore[arg-type]
         row=row,
-        operator=operator,
         hint=hint,
         why=account.why,
     )

@@ -45,7 +45,8 @@ class Passes:
     """Starts passes one after another and keeps what came of them.
 
     ``baseline`` None: ``capture`` stands in for it. ``live``: where a pass grafts, both programs run
-    in step and the baseline's values come from the program instead of from its capture.
+    in step and the baseline's values come from the program instead of from its capture. ``kept``:
+    ``work`` will still be there when blame is over.
     """
 
     baseline: Program | None
@@ -55,6 +56,7 @@ class Passes:
     capture: Path | None = None
     live: bool = False
     timeout_s: float = 300.0
+    kept: bool = True
     done: list[Pass] = field(default_factory=list)
 
     def plain(self, side: str, purpose: str, options: Options) -> Path:
