@@ -1,10 +1,14 @@
 """What one graft costs between GPU processes of one host, beside raw copies, NCCL and all_gather_object.
 
 Both jobs are real processes. A round begins when every rank has met the others in a small graft the
-other way; a rank's time ends when its GPU has its value (its stream is waited for). ``one``: a graft by
-itself, as a program that waits after each would see it. ``row``: ten in a row, waited for once, as in a
-program that goes on; per graft. Figures are medians over rounds of the slowest receiver, with fresh random
-values that are compared bit for bit before anything is timed.
+other way; a rank's time ends when its GPU has its value (its stream is waited for).
+
+    one     a single graft after a pause, both sides from cold
+    each    ten one after the other, each waited for by the receiver, as the raw copies beside them are
+    row     ten in a row, waited for once at the end, as in a program that goes on
+
+Figures are per graft, medians over rounds of the slowest receiver, with fresh random values that are
+compared bit for bit before anything is timed and once more afterwards. Marks are held against ``each``.
 
 The floors, written down first (64 MiB float32 on H200, NVLink 18 links each way):
     between two GPUs     64 MiB / 345 GB/s                        = 195 us   mark 1.15 x raw copy
@@ -92,7 +96,7 @@ def _rank(case: Case, role: str, rank: int, rounds: int, port: int, out: Any) ->
     )  # fmt: skip
     ready, step = torch.zeros(1), 0
 
-    def turn(count: int, seed: int, check: bool) -> float:
+    def turn(count: int, seed: int, check: bool, each: bool = False) -> float:
         nonlocal step
         x = _shard(case, world, rank, seed, device)
         wanted = x.clone() if check and role == "target" else None
@@ -106,6 +110,8 @@ def _rank(case: Case, role: str, rank: int, rounds: int, port: int, out: Any) ->
         began = time.perf_counter()
         for _ in range(count):
             _, y = session.pass_through(site, x)
+            if each and role == "target":
+                torch.cuda.current_stream(device).synchronize()
         torch.cuda.current_stream(device).synchronize()
         took = (time.perf_counter() - began) / count
         if wanted is not None:
@@ -117,13 +123,15 @@ def _rank(case: Case, role: str, rank: int, rounds: int, port: int, out: Any) ->
     turn(case.row, WARM, True)
     one = [turn(1, 100 + at, False) for at in range(rounds)] if case.row <= ROW else [0.0] * rounds
     row = [turn(case.row, 200 + at, False) for at in range(rounds)]
+    each = [turn(case.row, 300 + at, False, each=True) for at in range(rounds)]
     turn(1, WARM + 1, True)
     roster = session.source.roster  # type: ignore[attr-defined]
     held = roster.device_buffer.used_bytes
-    over = {p.channel for p in roster.peers.values() if p.rank.role != role}
+    others = [p for p in roster.peers.values() if p.rank.role != role]
+    over = {p.sending.over for p in others if p.sending is not None and p.sending.over}
     session.close()
     assert not session.ended and session.journal.failed == 0, session.ended
-    out.send((role, rank, one, row, held, ", ".join(sorted(over))))
+    out.send((role, rank, one, row, held, ", ".join(sorted(over)), each))
 
 
 def _peer_copy(gpus: tuple[int, int], rounds: int, role: int, pipe: Any, out: Any) -> None:
@@ -225,6 +233,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "bytes": case.nbytes,
         "log": case.log,
         "one_us": _slowest(answers, 2) * 1e6,
+        "each_us": _slowest(answers, 6) * 1e6,
         "row_us": _slowest(answers, 3) * 1e6,
         "staged_mib": max(a[4] for a in answers) / MIB,
         "channel": next(a[5] for a in answers if a[0] == "baseline"),
@@ -309,8 +318,8 @@ def main() -> None:
         rows.append(row)
         mark = f"mark {row['mark_us']:7.1f}" if row["mark_us"] else ""
         print(
-            f"{row['case']:18} {row['bytes']:>9} B  {row['log']:5}  one {row['one_us']:9.1f} us   "
-            f"in a row {row['row_us']:9.1f} us   {mark:14} staged {row['staged_mib']:6.0f} MiB   {row['channel']}",
+            f"{row['case']:18} {row['bytes']:>9} B  {row['log']:5}  one {row['one_us']:9.1f}   "
+            f"each {row['each_us']:9.1f}   row {row['row_us']:9.1f} us   {mark:14} staged {row['staged_mib']:6.0f} MiB   {row['channel']}",
             flush=True,
         )
     if arguments.json:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -314,3 +316,75 @@ def test_a_killed_peer_is_named_and_the_gpu_still_works(
     ends = jobs.results(killed=((victim, 0),))
     (told,) = ends.values()
     assert f"{victim} rank 0" in told
+
+
+def joined(context: Any) -> torch.Tensor:
+    """A transform: the senders' values one after the other, times what each sent beside them."""
+    assert all(part.is_cuda for part in context.received) and context.target.is_cuda
+    parts = zip(context.received, context.extras, strict=True)
+    return torch.cat([part * extras["times"] + extras["plus"] for part, extras in parts])
+
+
+def transformed(role: str, rank: int, world: int, **options: Any) -> bool:
+    import twinrun as tr
+
+    begin(role, rank, world, transforms=(f"x={__name__}.joined",), **options)
+    device = torch.device("cuda", rank % GPUS)
+    torch.cuda.set_device(device)
+    for step in range(3):
+        meet(step)
+        if role == "baseline":
+            extras = {"times": rank + 2, "plus": torch.full((3,), float(step), device=device)}
+            tr.graft("x", value(step + rank, 4, 3, device=device), extras=extras)
+        else:
+            got = tr.graft("x", torch.zeros(8, 3, device=device))
+            wanted = [value(step + r, 4, 3) * (r + 2) + step for r in range(2)]
+            assert torch.allclose(got.cpu(), torch.cat(wanted)), step
+        tr.step()
+    return bool(end())
+
+
+def test_transforms_get_whole_values_on_the_gpu() -> None:
+    """Two senders' values and the tensors beside them come on the target's device."""
+    assert all(run_jobs(transformed, 2, 1).values())
+
+
+PROGRAM = """
+    import sys, torch
+    from torch import nn
+
+    torch.manual_seed(1 if "other" in sys.argv else 0)
+    layers = [nn.Linear(256, 256) for _ in range(3)]
+    net = nn.Sequential(*layers).cuda()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    with open(sys.argv[1], "w") as out:
+        for step in range(6):
+            x = torch.randn(64, 256, generator=torch.Generator().manual_seed(step)).cuda()
+            if "other" in sys.argv:
+                x = x * 1.5  # only grafted values can be equal
+            loss = net(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            sums = [p.double().sum().item() for p in net.parameters()]
+            print(step, loss.item().hex(), [s.hex() for s in sums], file=out)
+"""
+
+
+@pytest.mark.parametrize("gpus", [("0", "0"), pytest.param(("0", "1"), marks=two_gpus)])
+def test_a_program_on_the_gpu_is_grafted_as_it_is(tmp_path: Path, gpus: tuple[str, str]) -> None:
+    """The baseline's weights and inputs make the target's training its own; outputs flow back."""
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(PROGRAM))
+    python = f"{sys.executable} {path}"
+    words = [
+        sys.executable, "-m", "twinrun", "graft", "--out", str(tmp_path / "out"),
+        "--baseline", f"{python} {tmp_path / 'a'}", "--target", f"{python} {tmp_path / 'b'} other",
+        "--baseline-gpus", gpus[0], "--target-gpus", gpus[1],
+        "--b2t", "kind == 'parameter' or name == '0:input.input'", "--t2b", "name == '2:output'",
+    ]  # fmt: skip
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=150, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+    told = "".join(p.read_text() for p in tmp_path.rglob("baseline-*.jsonl"))
+    assert '"channel":"cuda ipc"' in told, told[:2000]
