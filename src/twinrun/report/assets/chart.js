@@ -37,7 +37,7 @@ function draw() {
   const whole = (plot, min, max) => (min === 1 && max === points.length ? [0.4, points.length + 0.6] : [min, max]);
   chart.plot = new uPlot({
     ...chartSize(),
-    padding: [8, 10, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, x: false, points: { show: false }, drag: { x: true, y: false, dist: 6 } },
     scales: { x: { time: false, range: points.length > 1 ? whole : [0, 2] }, y: { distr: 3, range: [lanes.min, lanes.max] } },

@@ -66,7 +66,7 @@ const breakable = (name) => name.split(/(?<=[.:])/).flatMap((part) => [part, doc
 // A line whose figures and options (9.3e-7, --mesh) do not break at their hyphens.
 const unbroken = (line) => line.split(/(\S*-\S*)/).map((part, at) => (at % 2 && part.length <= 24 ? h("span", { class: "whole" }, part) : part));
 
-const amount = (count) => count.toLocaleString("en-US");
+const amount = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 const counted = (count, noun) => `${amount(count)} ${noun}${count === 1 ? "" : "s"}`;
 // Where a point stands, after its name.
 function place(point) {

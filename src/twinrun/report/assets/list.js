@@ -1,7 +1,7 @@
 // All points as a table, in order of execution or by how far they lie apart.
 const list = { body: null, by: "position", down: false };
 const LIST_COLUMNS = [
-  ["position", "#", true], ["verdict", "verdict", false], ["error", "relative L2", true], ["allowed", "allowed", true], ["name", "point", false],
+  ["position", "#", true], ["verdict", "verdict", false], ["error", "relative L2", true], ["name", "point", false],
 ];
 
 function buildList() {
@@ -36,7 +36,7 @@ function showTab(chosen) {
 }
 
 function sortBy(key, head) {
-  list.down = list.by === key ? !list.down : key === "error" || key === "allowed";
+  list.down = list.by === key ? !list.down : key === "error";
   list.by = key;
   for (const other of head.parentElement.children) other.setAttribute("aria-sort", "none");
   head.setAttribute("aria-sort", list.down ? "descending" : "ascending");
@@ -56,7 +56,8 @@ function fillList() {
   const way = list.down ? -1 : 1;
   shown.sort((a, b) => { const [x, y] = [sortKey(a), sortKey(b)]; return (x < y ? -1 : x > y ? 1 : 0) * way || a.position - b.position; });
   list.body.replaceChildren(...shown.map(listRow));
-  if (!shown.length) list.body.append(h("tr", {}, h("td", { colspan: 5, class: "empty" }, "No point fits the filter.")));
+  if (!shown.length) list.body.append(h("tr", {}, h("td", { colspan: 4, class: "empty" }, "No point fits the filter.")));
+  byId("panel-list").scrollTop = 0;
   revealInList();
 }
 
@@ -64,8 +65,8 @@ function listRow(point) {
   const where = place(point);
   const row = h("tr", { class: point.position === selection.position ? "chosen" : "" },
     h("td", { class: "figure" }, amount(point.position)), h("td", {}, word(point.verdict)),
-    h("td", { class: "figure" }, point.error === null ? point.reason : figure(point.error)), h("td", { class: "figure" }, figure(point.allowed)),
-    h("td", {}, h("a", { class: "mono", href: `#p=${point.position}` }, point.name, where ? ` (${where})` : "")));
+    h("td", { class: "figure" }, point.error === null ? point.reason : figure(point.error)),
+    h("td", {}, h("a", { class: "mono", href: `#p=${point.position}` }, breakable(point.name), where ? ` (${where})` : "")));
   row.point = point;
   return row;
 }

@@ -17,7 +17,14 @@ const MEANINGS = {
   unreadable: "recorded, but its values cannot be held side by side",
 };
 
+const drawnMarks = {};
+
 function mark(shape) {
+  drawnMarks[shape] = drawnMarks[shape] || newMark(shape);
+  return drawnMarks[shape].cloneNode(true);
+}
+
+function newMark(shape) {
   const drawn = svg("svg", { class: `mark v-${shape}`, viewBox: "-6.5 -6.5 13 13", "aria-hidden": "true" });
   for (const [kind, what, filled] of SHAPES[shape]) {
     const paint = filled ? { fill: "currentColor", stroke: "none" } : { fill: "none", stroke: "currentColor", "stroke-width": 1.8 };

@@ -3,8 +3,9 @@ const CELLS = data.cells;
 // From little to much, light to dark and legible without colour vision; the dark page reverses it.
 const RAMP = [[226, 236, 245], [158, 196, 222], [92, 142, 196], [63, 86, 160], [58, 32, 98], [28, 5, 40]];
 
-function shade(share) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches;
+const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches;
+
+function shade(share, dark) {
   const at = (dark ? 1 - share : share) * (RAMP.length - 1);
   const low = Math.min(Math.floor(at), RAMP.length - 2);
   return RAMP[low].map((value, part) => Math.round(value + (RAMP[low + 1][part] - value) * (at - low)));
@@ -31,11 +32,12 @@ function heatMap(heat, scale, label) {
   const canvas = h("canvas", { class: "heat", width: wide, height: high, role: "img", "aria-label": label });
   const context = canvas.getContext("2d");
   const image = context.createImageData(wide, high);
+  const dark = isDark();
   const none = hex(colour("heat-none")), endless = hex(colour("heat-endless"));
   cells.forEach((row, y) => [...row].forEach((cell, x) => {
     const at = level(cell);
     const [low, top] = scale || [0, 1];
-    const rgb = cell === "." ? none : cell === "!" ? endless : shade(0.12 + 0.88 * (top > low ? (at - low) / (top - low) : 1));
+    const rgb = cell === "." ? none : cell === "!" ? endless : shade(0.12 + 0.88 * (top > low ? (at - low) / (top - low) : 1), dark);
     image.data.set([...rgb, 255], (y * wide + x) * 4);
   }));
   context.putImageData(image, 0, 0);
@@ -72,7 +74,7 @@ function scaleBar(scale, picture) {
     const bar = h("canvas", { width: 64, height: 1, "aria-hidden": "true" });
     const context = bar.getContext("2d");
     for (let x = 0; x < 64; x += 1) {
-      context.fillStyle = `rgb(${shade(0.12 + 0.88 * (x / 63)).join(",")})`;
+      context.fillStyle = `rgb(${shade(0.12 + 0.88 * (x / 63), isDark()).join(",")})`;
       context.fillRect(x, 0, 1, 1);
     }
     told.append(figure(cellError(scale[0])), bar, figure(cellError(scale[1] + 1)));
@@ -147,5 +149,5 @@ function worstTable(picture) {
   const rows = picture.worst.map(([index, baseline, target, error]) =>
     h("tr", {}, h("td", { class: "mono" }, index), h("td", { class: "figure" }, baseline), h("td", { class: "figure" }, target), h("td", { class: "figure" }, figure(number(error)))));
   return h("section", {}, h("h3", {}, "Worst elements"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {},
-    ["index", "baseline", "target", "error / row RMS"].map((title, at) => h("th", { scope: "col", class: at ? "figure" : "" }, title)))), h("tbody", {}, rows))));
+    ["index", "baseline", "target", "error"].map((title, at) => h("th", { scope: "col", class: at ? "figure" : "" }, title)))), h("tbody", {}, rows))));
 }

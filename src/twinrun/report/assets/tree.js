@@ -37,7 +37,6 @@ function buildTree() {
     if (item) act(item);
   });
   filter.listeners.push(plantTree);
-  plantTree();
 }
 
 function plantTree() {
