@@ -1,6 +1,8 @@
 """Tokens per second of a Llama-8B-shaped tensor-parallel decode step, by all-reduce.
 
-    torchrun --standalone --nproc-per-node 4 benchmarks/decode_loop.py --out decode_4.json
+    NCCL_GRAPH_MIXING_SUPPORT=0 torchrun --standalone --nproc-per-node 4 benchmarks/decode_loop.py --out decode_4.json
+
+The variable lets NCCL do its best in a graph (docs/all-reduce.md).
 
 Random weights, bfloat16, batch 1 and 32, a key-value cache of 1024 tokens, one CUDA graph a step:
 32 layers with two all-reduces each. The same step is timed with Twinrun's all-reduce, with NCCL and
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +134,7 @@ def main() -> None:
         told = {
             "gpus": exchange.size, "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
             "command": f"torchrun --nproc-per-node {exchange.size} benchmarks/decode_loop.py",
+            "variables": {name: os.environ[name] for name in os.environ if name.startswith("NCCL_")},
             "rows": rows,
         }  # fmt: skip
         asked.out.write_text(json.dumps(told, indent=1) + "\n")
