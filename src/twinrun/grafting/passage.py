@@ -25,7 +25,7 @@ from twinrun.grafting.transform import Function, GraftContext, SenderLayout, Tra
 from twinrun.grafting.values import encode_value
 from twinrun.layout.mesh import WORLD, Mesh, parse_axes
 from twinrun.recorder.dtypes import NAMES
-from twinrun.recorder.payload import look
+from twinrun.recorder.payload import address_of, look
 from twinrun.recorder.rank import standing
 
 Held = tuple[Holding, torch.Tensor | None]
@@ -85,6 +85,9 @@ class Passage:
             return replace(
                 self._holding(site, "", None, (), type(value).__name__), kind="value"
             ), None
+        if address_of(value):  # plain memory: the way of nearly every CPU tensor
+            kind = NAMES[value.dtype]
+            return self._holding(site, site.dims, site.mesh, tuple(value.shape), kind), value
         seen = look(value)
         if seen.refusal:
             raise PointFailed(f"{site.name} cannot be grafted: {seen.refusal}")
