@@ -49,6 +49,7 @@ class Exchange:
         self.lock = threading.RLock()
         self._turn = threading.RLock()
         self._closed = False
+        self._met = False
         self.dispatch = Dispatch(self)
         self.stash = Stash(settings.buffer_bytes)
         self.orders = Orders(me, self.roster, self.ledger)
@@ -275,10 +276,10 @@ class Exchange:
     # --- waiting ---------------------------------------------------------------------------
 
     def limit_s(self) -> float:
-        met = self.roster.world(OTHER[self.me.role]) is not None and not self.roster.missing(
-            OTHER[self.me.role]
-        )
-        return self.settings.timeout_s if met else self.settings.meeting_timeout_s
+        other = OTHER[self.me.role]
+        if not self._met:  # who has come stays on the roster
+            self._met = self.roster.world(other) is not None and not self.roster.missing(other)
+        return self.settings.timeout_s if self._met else self.settings.meeting_timeout_s
 
     def stalled(self, what: str, do: str) -> PeerError:
         other = OTHER[self.me.role]

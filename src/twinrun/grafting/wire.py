@@ -71,7 +71,7 @@ def decode_prefix(
 def decode_header(text: bytes, who: str = "the peer") -> Header:
     """The header of a frame; PeerError for anything but one JSON object."""
     try:
-        header = json.loads(text, parse_constant=_refuse_constant)
+        header = _decoder.decode(text.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"{who} sent a header that is no JSON: {error}") from None
     if not isinstance(header, dict):
@@ -93,3 +93,6 @@ def field(header: Mapping[str, Any], key: str, kind: type, who: str = "the peer"
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
