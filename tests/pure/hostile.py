@@ -10,7 +10,7 @@ from twinrun.comparison.picture import Element, Heat, Histogram, Picture, Pictur
 from twinrun.comparison.result import Divergence, Hint, Invariant, Result, Row
 
 PAYLOADS = (
-    "</script><img src=x onerror=alert(1)>:output",
+    "</script><img src=x onerror=alert(1)> <i-i>:output",
     "model.<svg onload=alert(2)>.x:output",
     '"><script>alert(3)</script>:output',
     "<!--<script>:output",
