@@ -131,10 +131,14 @@ def plant(model: Model, text: str) -> None:
         block.norm.weight.register_hook(lambda gradient: gradient / 2)
     elif name == "backward":
         forward = block.act.forward
-        block.act.forward = lambda x: Halved.apply(forward(x))
+        block.act.forward = lambda input: Halved.apply(forward(input))
+    elif name == "renamed":
+        # As a port might: the same layer with another parameter's name, and a fault.
+        down = block.down.forward
+        block.down.forward = lambda states: 1.1 * down(states)
     elif name == "chunks":
         up = block.up.forward
-        block.up.forward = lambda x: torch.cat([up(part) for part in x.split(1)], 0)
+        block.up.forward = lambda input: torch.cat([up(part) for part in input.split(1)], 0)
     else:
         raise SystemExit(f"no fault is called {name}")
 

@@ -182,3 +182,38 @@ def test_a_right_rewrite_is_not_blamed(tmp_path: Path) -> None:
     """A layer that does the same sums in pieces is not blamed, whatever is asked."""
     found = blamed(tmp_path, "--fault", "chunks@1", wishes=Wishes(shadows="all"))
     assert found.outcome == "clean" and not found.suspects
+
+
+def test_a_gradient_of_a_weight(tmp_path: Path) -> None:
+    """The loss is identical, one weight's gradient is halved: that gradient is named, with the factor."""
+    wishes = Wishes(gradients=True)
+    found = blamed(tmp_path, "--fault", "gradient@1", both=("--backward",), wishes=wishes)
+    assert named(found) == [("blocks.1.norm", "gradient")]
+    assert found.suspects[0].name == "blocks.1.norm.weight:parameter.grad"
+    hint = found.suspects[0].hint
+    assert hint is not None and hint.kind == "factor"
+    assert found.proof.state == "healed"
+
+
+def test_a_wrong_backward_of_a_module(tmp_path: Path) -> None:
+    """A module that sends back half of its gradient is named, not those that were computed from it."""
+    wishes = Wishes(gradients=True)
+    found = blamed(tmp_path, "--fault", "backward@1", both=("--backward",), wishes=wishes)
+    assert named(found) == [("blocks.1.act", "gradient")]
+    assert found.suspects[0].name == "blocks.1.act:input.input:grad.own"
+    assert found.proof.state == "healed"
+
+
+def test_a_right_backward_is_not_blamed(tmp_path: Path) -> None:
+    """The MLP split over two ranks: its gradients agree, nothing is blamed."""
+    found = blamed(tmp_path, ranks=2, both=("--backward",), wishes=Wishes(gradients=True))
+    assert found.outcome == "clean", [row.name for row in found.comparison.rows if not row.agrees]
+
+
+def test_a_port_that_names_its_argument_otherwise(tmp_path: Path) -> None:
+    """The only argument of a call is the same one whatever it is called: grafted, isolated, blamed."""
+    found = blamed(tmp_path, "--fault", "renamed@1")
+    assert named(found) == [("blocks.1.down", "module")]
+    hint = found.suspects[0].hint
+    assert hint is not None and hint.kind == "factor"
+    assert found.proof.state == "healed"

@@ -79,10 +79,11 @@ def _lone_inputs(points: Points, paired: set[Key]) -> dict[Key, Point]:
     """Module call (as a key) -> its only unpaired input."""
     found: dict[Key, list[Point]] = {}
     for point in points:
-        module, mark, _ = point.key.name.partition(":input.")
+        module, mark, port = point.key.name.partition(":input.")
         if mark and point.key not in paired:
-            gradient = ":grad" if point.key.name.endswith(":grad") else ""
-            found.setdefault(replace(point.key, name=module + gradient), []).append(point)
+            # Its gradients are told apart by what follows the port: ``:grad``, ``:grad.own``.
+            _, colon, gradient = port.partition(":")
+            found.setdefault(replace(point.key, name=module + colon + gradient), []).append(point)
     return {call: held[0] for call, held in found.items() if len(held) == 1}
 
 

@@ -7,11 +7,12 @@ each of its inputs through itself alone, and of its own weights - is held agains
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 from twinrun.comparison.points import Point
 from twinrun.comparison.result import Result
+from twinrun.comparison.view import View
 from twinrun.diagnosis.finding import Proof, Suspect
 from twinrun.diagnosis.tree import Module, Tree
 from twinrun.diagnosis.weighing import Weighed, Weighing
@@ -124,15 +125,31 @@ def sent_back(suspects: list[Suspect], result: Result) -> list[str]:
     return [name for name in names if name in known]
 
 
-def proof_of(result: Result, suspects: list[Suspect], points: list[str]) -> Proof:
+def same_tensors(view: View, gradients: Iterable[str]) -> set[str]:
+    """The gradients of the very tensors that these are gradients of: as recorded before a graft."""
+    wanted = {name.removesuffix(TOTAL) for name in gradients}
+    held = {(one.process, one.number): one.name for one in view.records}
+    return {
+        f"{held[one.process, number]}{TOTAL}"
+        for one in view.records
+        if one.name in wanted
+        for number in one.sources
+        if (one.process, number) in held
+    }
+
+
+def proof_of(
+    result: Result, suspects: list[Suspect], points: list[str], before: Set[str] = frozenset()
+) -> Proof:
     """Whether all other gradients agree in ``result``: in a pass where ``points`` were grafted, or as
-    the run went where nothing is computed from the suspects' own.
+    the run went where nothing is computed from the suspects' own. ``before`` are left out.
     """
     modules = {one.module for one in suspects}
+    mine = {*points, *before}
     rest = [
         row
         for row in result.rows
-        if row.kind == "gradient" and _module(row.name) not in modules and row.name not in points
+        if row.kind == "gradient" and _module(row.name) not in modules and row.name not in mine
     ]
     apart = [row for row in rest if not row.agrees]
     told = tuple(points) or tuple(sorted({one.name for one in suspects}))

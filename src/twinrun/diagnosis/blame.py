@@ -15,6 +15,7 @@ from twinrun.diagnosis.backward import (
     gradients_agree,
     outputs_of,
     proven,
+    same_tensors,
     sent_back,
 )
 from twinrun.diagnosis.backward import proof_of as backward_proof
@@ -145,7 +146,8 @@ class _Blame:
             told = names[0] if len(names) == 1 else f"{len(names)} gradients"
             _, run = self._lab.grafted(f"proof, with the baseline's {told}", points(names), options)
             after = self._lab.compared(run)
-        self._proof = backward_proof(after, found, names)
+        before = same_tensors(self._lab.baseline, names)
+        self._proof = backward_proof(after, found, names, before)
         self._suspects += proven(found, self._proof)
 
     def _reset(self, purpose: str, paths: set[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from twinrun.comparison.result import Operand, Result
@@ -49,12 +49,34 @@ def write_layouts(result: Result, path: Path) -> str:
         if not any("[" in one.dims for one in sides.values()):
             continue
         for role, one in sides.items():
-            told[role][one.name] = one.dims or _whole(one)
+            # The target's points go by the baseline's names (``aliases_of``).
+            told[role][row.baseline.name] = one.dims or _whole(one)
     if not told["target"]:
         return ""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(told, indent=1), encoding="utf-8")
     return str(path)
+
+
+def aliases_of(result: Result) -> dict[str, str]:
+    """The target's own name of each point that comparing paired under another: name -> the baseline's."""
+    return {
+        row.target.name: row.baseline.name
+        for row in result.rows
+        if row.baseline is not None
+        and row.target is not None
+        and row.kind == "activation"
+        and row.baseline.name != row.target.name
+    }
+
+
+def write_aliases(aliases: Mapping[str, str], path: Path) -> str:
+    """The names as a file for ``Options.aliases``; its path, or nothing where all names are alike."""
+    if not aliases:
+        return ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(aliases), indent=1), encoding="utf-8")
+    return str(path.absolute())
 
 
 def _listed(texts: Iterable[str]) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 from twinrun.comparison.compare import compare
 from twinrun.comparison.result import Result
 from twinrun.comparison.view import View
-from twinrun.diagnosis.grafts import boundaries, either, points, write_layouts
+from twinrun.diagnosis.grafts import (
+    aliases_of,
+    boundaries,
+    either,
+    points,
+    write_aliases,
+    write_layouts,
+)
 from twinrun.diagnosis.options import Wishes
 from twinrun.diagnosis.passes import Grafts, Passes
 from twinrun.diagnosis.tree import tree_of
@@ -49,6 +56,8 @@ class Laboratory:
         target = self._open(passes.plain("target", "as it is", options))
         self.result = self.compared(target)
         self.tree = tree_of(self.baseline)
+        self._aliases = aliases_of(self.result)
+        self._names = write_aliases(self._aliases, passes.work / "names.json")
         self.as_run = self.weighing(self.baseline, target)
         self._layouts = write_layouts(self.result, passes.work / "layouts.json")
 
@@ -71,7 +80,7 @@ class Laboratory:
 
     def weighing(self, one: View, two: View) -> Weighing:
         """Two captures, each module to be judged alone."""
-        return Weighing(one, two, self.wishes.settings)
+        return Weighing(one, two, self.wishes.settings, self._aliases)
 
     def again(self, purpose: str, options: Options) -> View | None:
         """The baseline once more, with instruments; None where a capture stands in for it."""
@@ -82,6 +91,7 @@ class Laboratory:
     def grafted(self, purpose: str, b2t: str, options: Options) -> tuple[View, View]:
         """A pass of the target with these points from the baseline; both captures."""
         grafts = Grafts(either(b2t, points(self.held)), self._layouts)
+        options = replace(options, aliases=self._names)
         one, two = self.passes.grafted(purpose, grafts, options)
         baseline = self.baseline if one == self.passes.capture else self._open(one)
         return baseline, self._open(two)

@@ -89,7 +89,7 @@ class Passes:
             directory = place / role
             settings = self._settings(role, directory, grafts, **shared)
             # Shadows, operators and natives are the target's: the baseline is observed only.
-            chosen = options if role == "target" else replace(options, natives="")
+            chosen = options if role == "target" else replace(options, natives="", aliases="")
             sides.append(self._side(program, settings, directory, chosen))
         place.mkdir(parents=True)
         text = f"{self.baseline.text}   and   {self.target.text}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from twinrun.comparison.depth import Way
@@ -38,8 +38,15 @@ Weighed = Outcome
 class Weighing:
     """The baseline's capture and that of one pass, side by side."""
 
-    def __init__(self, baseline: View, run: View, settings: Settings | None = None) -> None:
-        self.runs = (Points(baseline), Points(run, rename=renaming(baseline, run)))
+    def __init__(
+        self,
+        baseline: View,
+        run: View,
+        settings: Settings | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        rename = _renaming(baseline, run, aliases or {})
+        self.runs = (Points(baseline), Points(run, rename=rename))
         self._settings = settings or Settings()
         self._layouts = Layouts()
         self._examiner = Examiner(*self.runs, self._layouts)
@@ -137,6 +144,21 @@ class Weighing:
         for role in ("input", "output"):
             for point in self._by_module[path, role]:
                 yield self.runs[0].first(point)
+
+
+def _renaming(one: View, two: View, aliases: Mapping[str, str]) -> Callable[[Record], str]:
+    """The run's names as the baseline's: the pairs that comparing found first, then by the roots."""
+    by_root = renaming(one, two)
+    if not aliases:
+        return by_root
+
+    def rename(record: Record) -> str:
+        module, first, port = record.name.partition(":")
+        port, second, rest = port.partition(":")
+        found = aliases.get(f"{module}{first}{port}")
+        return by_root(record) if found is None else f"{found}{second}{rest}"
+
+    return rename
 
 
 def _native(key: Key) -> Key:

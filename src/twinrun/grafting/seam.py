@@ -13,6 +13,7 @@ from twinrun.grafting.rebuild import rebuild
 from twinrun.grafting.replace import check_overwritable, overwrite, value_for
 from twinrun.grafting.session import Session
 from twinrun.grafting.site import Site
+from twinrun.recorder.aliases import read_aliases
 from twinrun.recorder.core import Recorder
 from twinrun.recorder.intercept import beginnings, interceptors
 from twinrun.recorder.parameters import gradient_of, held_by
@@ -36,6 +37,8 @@ class Seam:
         self._quiet_outputs: set[str] = set()
         self._quiet_inputs: dict[str, tuple[list[bool], set[str]]] = {}
         self._optimizer: Any = None
+        options = getattr(recorder, "options", None)
+        self._aliases = read_aliases("" if options is None else options.aliases)
 
     def install(self, *, boundaries: bool = True) -> None:
         """Begin to intercept; without ``boundaries`` only what the program dumps."""
@@ -184,7 +187,7 @@ class Seam:
     def _site(self, name: str, role: str, call: OpenCall) -> Site:
         entry = call.entry
         return Site(
-            name,
+            self._aliases.get(name, name),
             self.recorder.marks or call.call,
             "activation",
             role,

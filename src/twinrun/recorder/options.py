@@ -24,7 +24,7 @@ class Options:
     the instruments of docs/run.md, which only ``twinrun run`` has. ``buffer_bytes`` bounds the staging memory of each process, ``max_bytes`` the payload and index
     bytes of the whole directory (0: no bound). ``mesh`` names the rank grid, ``dp=2,tp=2``. ``natives``
     are globs over module paths with commas: what passes their boundaries before a graft replaces it
-    is recorded too.
+    is recorded too. ``aliases`` is a JSON file of own names with those that the other run of a graft uses.
     """
 
     filter: str = ""
@@ -41,6 +41,7 @@ class Options:
     perturb: int = 0
     own_gradients: bool = False
     natives: str = ""
+    aliases: str = ""
 
     def __post_init__(self) -> None:
         parse_filter(self.filter)
