@@ -59,7 +59,7 @@ def _in_layer(expected: Expected, number: int) -> Expected:
 
 
 ATTENTION = "{L}.self_attn"
-SCALE = Expected(ATTENTION, "{L}", ("mul", "div", "softmax", "matmul", "bmm"), ("factor", "region"))
+SCALE = Expected(ATTENTION, "{L}", ("mul", "div"), ("factor", "region"))
 HALVED = ("factor",)
 
 FAULTS: tuple[Fault, ...] = (
@@ -235,4 +235,5 @@ REWRITES: tuple[Rewrite, ...] = (
     Rewrite("fused_qkv"),
     Rewrite("chunked_mlp"),
     Rewrite("sdpa"),
+    Rewrite("renamed_arguments"),
 )

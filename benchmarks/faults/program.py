@@ -28,6 +28,7 @@ def build(given: argparse.Namespace) -> nn.Module:
     """The model as the command line asks for it: spread under torchrun, with what is to be planted."""
     plan = {"tp_plan": "auto"} if "RANK" in os.environ else {}
     options = rewrite_before(given.rewrite)
+    transformers.utils.logging.disable_progress_bar()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         given.model, dtype=getattr(torch, given.dtype), **plan, **options
     )
@@ -94,7 +95,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     given = parse()
     warnings.filterwarnings("ignore")
-    transformers.utils.logging.disable_progress_bar()
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     if given.job == "make":
         make(Path(given.model), given.family, given.seed, bias=given.bias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from benchmarks.faults.plants.patching import forward_with, layer, source
+from benchmarks.faults.plants.patching import forward_with, layer, replace_forward, source
 from torch import nn
 
 
@@ -36,7 +36,7 @@ def rope_layout(model: nn.Module, number: int) -> None:
         halves = (part.chunk(2, dim=-1)[0] for part in original(x, position_ids))
         return tuple(half.repeat_interleave(2, dim=-1) for half in halves)
 
-    rotary.forward = forward
+    replace_forward(rotary, forward)
 
 
 def rope_halves(model: nn.Module, number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from benchmarks.faults.plants.patching import layer, local
+from benchmarks.faults.plants.patching import layer, local, replace_forward
 from torch import nn
 
 
@@ -17,7 +17,7 @@ def bias_gradient_halved(model: nn.Module, number: int) -> None:
 def norm_gradient_unreduced(model: nn.Module, number: int) -> None:
     """Each rank's query norm sees its own heads, and the gradients of its weight are not summed."""
     norm = layer(model, number).self_attn.q_norm
-    norm.forward = lambda x: type(norm).forward(norm, x)
+    replace_forward(norm, lambda x: type(norm).forward(norm, x))
 
 
 def input_gradient_unreduced(model: nn.Module, number: int) -> None:
@@ -28,14 +28,14 @@ def input_gradient_unreduced(model: nn.Module, number: int) -> None:
         bias = None if projection.bias is None else local(projection.bias)
         return nn.functional.linear(x, local(projection.weight), bias)
 
-    projection.forward = forward
+    replace_forward(projection, forward)
 
 
 def activation_gradient_halved(model: nn.Module, number: int) -> None:
     """The activation's own backward returns half of the gradient."""
     activation = layer(model, number).mlp.act_fn
     original = activation.forward
-    activation.forward = lambda x: original(_HalvedBackward.apply(x))
+    replace_forward(activation, lambda x: original(_HalvedBackward.apply(x)))
 
 
 class _HalvedBackward(torch.autograd.Function):

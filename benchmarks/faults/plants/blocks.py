@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from benchmarks.faults.plants.patching import layer
+from benchmarks.faults.plants.patching import layer, replace_forward
 from torch import nn
 
 
@@ -34,19 +34,19 @@ def norm_cast(model: nn.Module, number: int) -> None:
             return wide.type_as(x) * (1.0 + norm.weight)
         return (wide * norm.weight.float()).type_as(x)
 
-    norm.forward = forward
+    replace_forward(norm, forward)
 
 
 def norm_offset(model: nn.Module, number: int) -> None:
     """Gemma's norm multiplies by its weight, without the 1 that the checkpoint leaves out."""
     norm = layer(model, number).input_layernorm
-    norm.forward = lambda x: (norm._norm(x.float()) * norm.weight.float()).type_as(x)
+    replace_forward(norm, lambda x: (norm._norm(x.float()) * norm.weight.float()).type_as(x))
 
 
 def embedding_scale(model: nn.Module, number: int) -> None:
     """Gemma's embeddings are not multiplied by the square root of their width."""
     embedding = model.model.embed_tokens
-    embedding.forward = lambda ids: nn.functional.embedding(ids, embedding.weight)
+    replace_forward(embedding, lambda ids: nn.functional.embedding(ids, embedding.weight))
 
 
 def gelu_variant(model: nn.Module, number: int) -> None:
@@ -58,13 +58,13 @@ def activation_sign(model: nn.Module, number: int) -> None:
     """The gate's activation comes out with its sign turned."""
     activation = layer(model, number).mlp.act_fn
     original = activation.forward
-    activation.forward = lambda x: -original(x)
+    replace_forward(activation, lambda x: -original(x))
 
 
 def swapped_gate_up(model: nn.Module, number: int) -> None:
     """The activation is taken of the up projection, not of the gate."""
     mlp = layer(model, number).mlp
-    mlp.forward = lambda x: mlp.down_proj(mlp.gate_proj(x) * mlp.act_fn(mlp.up_proj(x)))
+    replace_forward(mlp, lambda x: mlp.down_proj(mlp.gate_proj(x) * mlp.act_fn(mlp.up_proj(x))))
 
 
 def router_renormalisation(model: nn.Module, number: int) -> None:
@@ -81,4 +81,4 @@ def dropped_residual(model: nn.Module, number: int) -> None:
         attended, _ = block.self_attn(hidden_states=normed, **kwargs)
         return attended + block.mlp(block.post_attention_layernorm(attended))
 
-    block.forward = forward
+    replace_forward(block, forward)

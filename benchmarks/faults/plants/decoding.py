@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from benchmarks.faults.plants.patching import layer
+from benchmarks.faults.plants.patching import layer, replace_forward
 from torch import nn
 
 
@@ -22,7 +22,7 @@ def position_off_by_one(model: nn.Module, number: int) -> None:
             kwargs["position_ids"] = positions[None] + 1
         return original(input_ids=input_ids, **kwargs)
 
-    inner.forward = forward
+    replace_forward(inner, forward)
 
 
 def cache_slot_off_by_one(model: nn.Module, number: int) -> None:
@@ -36,7 +36,7 @@ def cache_slot_off_by_one(model: nn.Module, number: int) -> None:
             kwargs["past_key_values"] = _OneBefore(cache)
         return original(*args, **kwargs)
 
-    attention.forward = forward
+    replace_forward(attention, forward)
 
 
 class _OneBefore:

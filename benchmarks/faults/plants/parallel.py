@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from benchmarks.faults.plants.patching import forward_with, layer, local
+from benchmarks.faults.plants.patching import forward_with, layer, local, replace_forward
 from torch import nn
 
 
@@ -38,7 +38,7 @@ def doubled_bias(model: nn.Module, number: int) -> None:
         dist.all_reduce(part)
         return part
 
-    projection.forward = forward
+    replace_forward(projection, forward)
 
 
 def wrong_shard(model: nn.Module, number: int) -> None:

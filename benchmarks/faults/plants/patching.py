@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -43,6 +44,11 @@ def exchanged(holder: Any, **replacements: Any) -> Iterator[None]:
             setattr(holder, name, value)
 
 
+def replace_forward(module: nn.Module, forward: Callable[..., Any]) -> None:
+    """Another forward, with the parameters' names of the one it replaces."""
+    module.forward = functools.wraps(module.forward)(forward)
+
+
 def forward_with(module: nn.Module, holder: Any, **replacements: Any) -> None:
     """From now on ``module`` computes with other functions in ``holder``; no other module does."""
     original = module.forward
@@ -51,4 +57,4 @@ def forward_with(module: nn.Module, holder: Any, **replacements: Any) -> None:
         with exchanged(holder, **replacements):
             return original(*args, **kwargs)
 
-    module.forward = forward
+    replace_forward(module, forward)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from benchmarks.faults.plants.patching import local
+from benchmarks.faults.plants.patching import local, replace_forward
 from torch import nn
 
 
@@ -61,7 +61,7 @@ def _fuse(attention: Any) -> None:
             for name in names:
                 object.__delattr__(attention, name)
 
-    attention.forward = forward
+    replace_forward(attention, forward)
 
 
 def _ready(made: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -76,4 +76,16 @@ def chunked_mlp(model: nn.Module) -> None:
 
 def _chunk(mlp: nn.Module) -> None:
     original = mlp.forward
-    mlp.forward = lambda x: torch.cat([original(part) for part in x.chunk(2, dim=0)], dim=0)
+    replace_forward(mlp, lambda x: torch.cat([original(part) for part in x.chunk(2, dim=0)], dim=0))
+
+
+def renamed_arguments(model: nn.Module) -> None:
+    """Norms, MLPs and output projections whose forwards call what they are given by another name."""
+    for block in model.model.layers:
+        for module in (block.input_layernorm, block.mlp, block.self_attn.o_proj):
+            _rename(module)
+
+
+def _rename(module: nn.Module) -> None:
+    original = module.forward
+    module.forward = lambda activations: original(activations)
