@@ -1,14 +1,15 @@
 // The chart: error by order of execution, with what is allowed. uPlot draws axes and floors, we the points.
-const chart = { plot: null, at: 0, tip: null };
+const chart = { plot: null, at: 0, tip: null, ring: null };
 // Pointers within so many pixels of a point mean it.
 const REACH = 24;
 
 function buildChart() {
   const host = byId("chart");
   chart.tip = h("div", { class: "tip", hidden: true });
+  chart.ring = h("div", { class: "ring", hidden: true });
   legend();
   draw();
-  host.append(chart.tip);
+  host.append(chart.ring, chart.tip);
   host.addEventListener("keydown", chartKey);
   host.addEventListener("focus", () => { if (!chart.at) point_at(selection.position || nextKept(0, 1)); else point_at(chart.at); });
   host.addEventListener("blur", () => point_at(0));
@@ -92,13 +93,14 @@ function nearest(plot, event) {
 function point_at(position) {
   if (position === chart.at && position) return;
   chart.at = position;
-  chart.tip.hidden = !position;
-  chart.plot.redraw(false, false);
+  chart.tip.hidden = chart.ring.hidden = !position;
   if (!position) return;
   const point = points[position - 1];
   chart.tip.replaceChildren(h("b", { class: "mono" }, point.name), ...described(point).map((line) => h("div", {}, line)));
   const over = chart.plot.over, host = byId("chart");
   const x = over.offsetLeft + chart.plot.valToPos(position, "x"), y = over.offsetTop + chart.plot.valToPos(lane(point.error), "y");
+  chart.ring.style.left = `${x}px`;
+  chart.ring.style.top = `${y}px`;
   const left = x > host.clientWidth / 2 ? x - chart.tip.offsetWidth - 14 : x + 14;
   chart.tip.style.left = `${Math.max(0, Math.min(left, host.clientWidth - chart.tip.offsetWidth))}px`;
   chart.tip.style.top = `${Math.max(0, Math.min(y - chart.tip.offsetHeight - 10, host.clientHeight - chart.tip.offsetHeight))}px`;

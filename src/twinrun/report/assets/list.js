@@ -1,5 +1,7 @@
 // All points as a table, in order of execution or by how far they lie apart.
 const list = { body: null, by: "position", down: false };
+// More rows than this make a browser slow.
+const MOST_ROWS = 4000;
 const LIST_COLUMNS = [
   ["position", "#", true], ["verdict", "verdict", false], ["error", "relative L2", true], ["name", "point", false],
 ];
@@ -55,7 +57,8 @@ function fillList() {
   const shown = points.filter(kept);
   const way = list.down ? -1 : 1;
   shown.sort((a, b) => { const [x, y] = [sortKey(a), sortKey(b)]; return (x < y ? -1 : x > y ? 1 : 0) * way || a.position - b.position; });
-  list.body.replaceChildren(...shown.map(listRow));
+  list.body.replaceChildren(...shown.slice(0, MOST_ROWS).map(listRow));
+  if (shown.length > MOST_ROWS) list.body.append(h("tr", {}, h("td", { colspan: 4, class: "empty" }, `and ${counted(shown.length - MOST_ROWS, "more point")}: filter or sort to see them`)));
   if (!shown.length) list.body.append(h("tr", {}, h("td", { colspan: 4, class: "empty" }, "No point fits the filter.")));
   byId("panel-list").scrollTop = 0;
   revealInList();

@@ -72,13 +72,12 @@ function drawMarkers(plot) {
     drawMark(context, point.verdict, x, plot.valToPos(lane(point.error), "y", true), scale);
   }
   context.globalAlpha = 1;
-  for (const [position, width] of [[chart.at, 1.5], [selection.position, 2.5]]) {
-    const point = points[position - 1];
-    if (!point) continue;
+  const chosen = points[selection.position - 1];
+  if (chosen) {
     context.strokeStyle = colour("ink");
-    context.lineWidth = width * devicePixelRatio;
+    context.lineWidth = 2.5 * devicePixelRatio;
     context.beginPath();
-    context.arc(plot.valToPos(position, "x", true), plot.valToPos(lane(point.error), "y", true), 8.5 * devicePixelRatio, 0, 2 * Math.PI);
+    context.arc(plot.valToPos(chosen.position, "x", true), plot.valToPos(lane(chosen.error), "y", true), 8.5 * devicePixelRatio, 0, 2 * Math.PI);
     context.stroke();
   }
   context.restore();
