@@ -383,7 +383,10 @@ def test_a_program_on_the_gpu_is_grafted_as_it_is(tmp_path: Path, gpus: tuple[st
         "--baseline-gpus", gpus[0], "--target-gpus", gpus[1],
         "--b2t", "kind == 'parameter' or name == '0:input.input'", "--t2b", "name == '2:output'",
     ]  # fmt: skip
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=150, cwd=tmp_path)
+    import twinrun
+
+    where = {**os.environ, "PYTHONPATH": str(Path(twinrun.__file__).parents[1])}
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=150, env=where)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
     told = "".join(p.read_text() for p in tmp_path.rglob("baseline-*.jsonl"))

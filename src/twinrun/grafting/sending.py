@@ -19,7 +19,7 @@ from twinrun.grafting.outlet import Buffer, Outlet
 from twinrun.grafting.pair import Pair, PairStage
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.reference import Card
-from twinrun.grafting.staging import NoRoom, Stage
+from twinrun.grafting.staging import AT_ONCE_ON_ONE_GPU, NoRoom, Stage
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
@@ -127,12 +127,14 @@ class Sending:
             self._final = True
             return
         self._reasons[IPC], told = self._trial(device, self._reasons[IPC])
-        if not self._reasons[IPC]:
-            self._channel, self._final = IPC, True
-            return
-        self._stage = None
         mine = End(self._layer.identity(device), nccl.version())
         theirs = End(read(told, "gpu", str), read(told, "nccl", str))
+        if self._stage is not None and not self._reasons[IPC]:
+            self._channel, self._final = IPC, True
+            if mine.gpu == theirs.gpu:
+                self._stage.at_once = AT_ONCE_ON_ONE_GPU
+            return
+        self._stage = None
         self._final = bool(theirs.gpu)
         self._reasons[NCCL] = against_nccl(mine, theirs, self._wanted) or self._meet(device)
         self._channel = HOST if self._reasons[NCCL] else NCCL
