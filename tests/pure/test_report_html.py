@@ -127,10 +127,10 @@ def test_no_paths_or_hosts_unless_asked_for() -> None:
     result = replace(
         held, target=side, problems=("/scratch/jane/tp2/rank0/x.json is cut (node-b/scratch/tp2)",),
         advice=("twinrun show node-b/scratch/tp2 model.layers.0.mlp.experts:output",),
-        options={"noise": "/srv/runs/again", "layouts": ""},
+        options={"noise": "/srv/runs/again, hushdir", "layouts": ""},
     )  # fmt: skip
     text = html.unescape(rendered(result))
-    for secret in ("/opt", "jane", "node-a", "node-b", "10.1.2.3", "secretnode", "/srv", "scratch", "../runs"):  # fmt: skip
+    for secret in ("/opt", "jane", "node-a", "node-b", "10.1.2.3", "secretnode", "/srv", "scratch", "../runs", "hushdir"):  # fmt: skip
         assert secret not in text, secret
     assert "twinrun show TARGET model.layers.0.mlp.experts:output" in text
     assert "torchrun --rdzv-endpoint HOST:29500 --master_addr=HOST --master-addr HOST gen.py --out x DATA=data tp=2" in text  # fmt: skip

@@ -42,14 +42,20 @@ def compose(
         lists=tuple(
             one for one in (_invariants(result, privacy), *_left_out(result, privacy)) if one.rows
         ),
-        notes=tuple(map(privacy.text, _problems(result))),
+        notes=tuple(map(privacy.text, _problems(result, privacy.shown))),
     )
 
 
 def privacy_of(result: Result, paths: bool) -> Privacy:
     """What must not be told of the places and names of ``result``."""
-    places = {value: name.upper() for name, value in result.options.items() if name != "skip_steps"}
-    places |= {result.target.path: "TARGET", result.baseline.path: "BASELINE"}
+    told = {name: value for name, value in result.options.items() if name != "skip_steps"}
+    told |= {"target": result.target.path, "baseline": result.baseline.path}
+    # Several captures are given with commas between them: each of them is a place.
+    places = {
+        part.strip(): name.upper()
+        for name, value in told.items()
+        for part in (*value.split(","), value)
+    }
     names = {side.name for row in result.rows for side in (row.baseline, row.target) if side}
     return Privacy(paths, places, names | {row.name for row in result.rows})
 
@@ -131,9 +137,11 @@ def _only(row: Row) -> str:
     return "baseline" if row.target is None else "target"
 
 
-def _problems(result: Result) -> list[str]:
+def _problems(result: Result, paths: bool) -> list[str]:
     told = [f"{counted(len(result.rows), 'point')}, {amount(result.pairs)} held side by side"]
-    told += [f"{name}: {value}" for name, value in result.options.items() if value]
+    for name, value in result.options.items():
+        if value:
+            told.append(f"{name}: {value if paths or name == 'skip_steps' else 'given'}")
     told += result.problems
     sides = (("baseline", result.baseline), ("target", result.target))
     own = [f"{label}: {problem}" for label, side in sides for problem in side.problems]
