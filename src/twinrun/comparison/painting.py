@@ -111,7 +111,7 @@ class Painter:
 
     def _mean_square(self, values: torch.Tensor, cells: int, side: int) -> torch.Tensor:
         """Mean square of each row, of short rows together with their neighbours. [rows, 1]"""
-        rows = torch.linalg.vector_norm(values.view(-1, cells), dim=1).square_()
+        rows: torch.Tensor = torch.linalg.vector_norm(values.view(-1, cells), dim=1).square_()
         self._squares[side] += float(rows.sum())
         together = row_length((cells,)) // cells
         if together > 1:
