@@ -251,6 +251,62 @@ def test_a_call_that_one_side_lacks_fails_alone() -> None:
     assert "step 1  x" in told and "without holding it" in told
 
 
+def unequal_steps(role: str, rank: int, world: int, **options: Any) -> list[str]:
+    ex = make(role, rank, world, **options)
+    x, told = tensor(4), []
+    for step in range(2 if role == "baseline" else 3):
+        for name in ("x", "mine") if role == "baseline" else ("x", "nobodys"):
+            if role == "baseline":
+                give(ex, step, name, x + step)
+                continue
+            try:
+                assert torch.equal(take(ex, step, name, x).tensor, x + step)
+            except PointFailed as error:
+                told.append(str(error).splitlines()[0])
+    ex.close()
+    assert ex.failure is None
+    return told
+
+
+def test_unequal_steps_and_names_of_one_side_fail_alone() -> None:
+    """A step or a name that the other job never has is told; what nobody takes holds nobody up."""
+    told = run_jobs(unequal_steps)["target", 0]
+    assert [text.split(":")[0] for text in told] == [
+        "step 0  nobodys", "step 1  nobodys", "step 2  x", "step 2  nobodys"
+    ]  # fmt: skip
+
+
+def evicted(role: str, rank: int, world: int, **options: Any) -> list[str]:
+    import twinrun.grafting.dispatch as dispatch
+
+    dispatch._EVICT_S = 0.5
+    ex = make(role, rank, world, **options, buffer_bytes=1 << 20)
+    x, told = tensor(180_000), []
+    if rank == 1:
+        ex.begin(0)
+        time.sleep(4)
+    for at, name in enumerate(("a", "b")):
+        if role == "baseline":
+            give(ex, 0, name, x + at)
+            continue
+        try:
+            assert torch.equal(take(ex, 0, name, x).tensor, x + at)
+            told.append("taken")
+        except PointFailed as error:
+            told.append(str(error))
+    ex.close()
+    assert ex.failure is None
+    return told
+
+
+def test_a_full_buffer_drops_what_somebody_has_taken_and_says_so() -> None:
+    """A rank that comes too late for a kept value learns why; those after it are still there."""
+    told = run_jobs(evicted, 1, 2)
+    assert told["target", 0] == ["taken", "taken"]
+    dropped, kept = told["target", 1]
+    assert "dropped to make room" in dropped and "--graft-buffer" in dropped and kept == "taken"
+
+
 def never_comes(role: str, rank: int, world: int, **options: Any) -> str:
     ex = make(role, rank, world, **options, timeout_s=2.0)
     x = tensor(4)

@@ -144,7 +144,9 @@ def length(context: GraftContext) -> Any:
     return sum(len(words) for words in context.received)
 
 
-def transformed(role: str, rank: int, world: int, **options: Any) -> dict[str, Any]:
+def transformed(
+    role: str, rank: int, world: int, other_world: int, **options: Any
+) -> dict[str, Any]:
     here = "test_graft_programs"
     begin(
         role, rank, world, **options, b2t="*",
@@ -162,22 +164,17 @@ def transformed(role: str, rank: int, world: int, **options: Any) -> dict[str, A
         assert torch.equal(tr.graft("good", mine), whole.chunk(world, 1)[rank] * 2)
         for name in ("bad1", "bad2"):
             assert tr.graft(name, mine) is mine and torch.equal(mine, kept)
-        assert tr.graft("words", 0) == 3 * options_baseline(world)
+        assert tr.graft("words", 0) == 3 * other_world
     return end()
 
 
-def options_baseline(world: int) -> int:
-    return 6 // world
-
-
-@pytest.mark.parametrize(("baseline", "target"), [(2, 3)])
+@pytest.mark.parametrize(("baseline", "target"), [(4, 2), (2, 4)])
 def test_transforms_take_all_senders_and_failing_ones_are_contained(
     baseline: int, target: int
 ) -> None:
     """Whole values with extras in rank order; one that raises or returns a wrong shape changes nothing."""
-    del baseline, target
-    told = run_jobs(transformed, 3, 2)
-    for rank in range(2):
+    told = run_jobs(transformed, baseline, target, other_world=baseline)
+    for rank in range(target):
         assert told["target", rank]["failed"] == 2 and told["target", rank]["transforms"] == 2
         assert told["target", rank]["received"] == 2
 
@@ -501,3 +498,53 @@ def test_a_capture_replays_as_the_baseline(tmp_path: Path) -> None:
     told = run_jobs(replayed, 0, 2, out=tmp_path)
     assert told["target", 1]["received"] == 3 and told["target", 1]["failed"] == 1
     assert "it is there in steps 0 to 2" in told["target", 1]["reasons"][0]
+
+
+def record_without_mesh(role: str, rank: int, world: int, out: Path, **options: Any) -> None:
+    os.environ.update({"RANK": str(rank), "WORLD_SIZE": str(world)})
+    with tr.capture(out / "kept"):
+        tr.dump("x", value(0, 4, 8).chunk(world, 1)[rank], dims="t h[tp]")
+        tr.dump("only_here", value(0, 4, 8))
+
+
+def replayed_badly(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    options.pop("address")
+    announced = options.pop("announced")
+    begin(role, rank, world, **options, b2t="*", source=str(out / "kept"), baseline_ranks=announced)
+    mine = torch.zeros(4, 8)
+    for name, dims in (("x", "t h[tp]"), ("nobody", None), ("only_here", None)):
+        got = tr.graft(name, mine, dims=dims)
+        assert got is mine or name == "only_here"
+    return end()
+
+
+def test_what_a_capture_cannot_give_fails_alone(tmp_path: Path) -> None:
+    """A mesh that nobody recorded, an unknown name: told with what to do; equal copies are taken."""
+    run_jobs(record_without_mesh, 0, 2, out=tmp_path)
+    told = run_jobs(replayed_badly, 0, 1, out=tmp_path, announced=None)["target", 0]
+    mesh, name = told["reasons"]
+    assert "does not say where it stands on axis 'tp'" in mesh and "--mesh tp=N" in mesh
+    assert "does not hold it" in name and told["received"] == 1
+    wrong = run_jobs(replayed_badly, 0, 1, out=tmp_path, announced=3)["target", 0]
+    assert "has 2 ranks, but 3 were announced" in wrong["ended"] and wrong["received"] == 0
+
+
+def from_a_file(role: str, rank: int, world: int, out: Path, **options: Any) -> dict[str, Any]:
+    begin(
+        role, rank, world, **options, b2t="*", layouts=str(out / "layouts.json"),
+        mesh="tp=2" if world == 2 else "",
+    )  # fmt: skip
+    whole = value(9, 6, 6)
+    for name in ("rows", "square"):
+        mine = whole.chunk(world, 0)[rank] if world == 2 else torch.zeros(6, 6)
+        got = tr.graft(name, mine)
+        if role == "target":
+            assert torch.equal(got, whole)
+    return end()
+
+
+def test_layouts_come_from_a_file(tmp_path: Path) -> None:
+    """What nothing annotates is resharded as the file says, for names and globs."""
+    (tmp_path / "layouts.json").write_text('{"baseline": {"rows": "a[tp] b", "sq*": "a[tp] b"}}')
+    told = run_jobs(from_a_file, 2, 1, out=tmp_path)["target", 0]
+    assert (told["received"], told["failed"]) == (2, 0)
