@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from twinrun.comparison.picture import Pictures
@@ -26,7 +26,7 @@ def blamed(result: Result, finding: Finding, pictures: Pictures | None, paths: b
     """The document of a comparison and of what blame made of it."""
     privacy = privacy_of(result, paths)
     held = compose(result, pictures, privacy, isolated(finding.parts))
-    at = {row.name: row.position for row in reversed(result.rows)}
+    at = _Positions(result.rows)
     sections, closing = opening(blame_page(finding), privacy)
     if len(finding.suspects) > 1:  # the proof is of all of them together
         last = sections[-1]
@@ -46,15 +46,27 @@ def blamed(result: Result, finding: Finding, pictures: Pictures | None, paths: b
     )
 
 
-def _linked(
-    sections: Sequence[Section], finding: Finding, at: Mapping[str, int]
-) -> tuple[Section, ...]:
+class _Positions:
+    """Where the rows of a comparison stand, by point, or by name at its first."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._points = {(row.step, row.name, row.occurrence): row.position for row in rows}
+        self._names = {row.name: row.position for row in reversed(rows)}
+
+    def of(self, row: Row) -> int:
+        return self._points.get((row.step, row.name, row.occurrence), self.named(row.name))
+
+    def named(self, name: str) -> int:
+        return self._names.get(name, 0)
+
+
+def _linked(sections: Sequence[Section], finding: Finding, at: _Positions) -> tuple[Section, ...]:
     """Each suspect's section with the point that shows it."""
     shown = []
     for one in finding.suspects:
         rows = (one.row, one.part and one.part.isolated, one.part and one.part.accumulated)
-        names = (one.name, *(row.name for row in rows if row))
-        shown.append(next((at[name] for name in names if name in at), 0))
+        found = [at.of(row) for row in reversed(rows) if row] + [at.named(one.name)]
+        shown.append(next(filter(None, found), 0))
     shown += [0] * (len(sections) - len(shown))
     return tuple(replace(one, position=to) for one, to in zip(sections, shown, strict=False))
 
@@ -69,7 +81,10 @@ def isolated(parts: Iterable[Part]) -> dict[Key, tuple[Isolated, tuple[Field, ..
         measures = part.isolated.measures if part.isolated else None
         allowed = part.isolated.floor.l2 if part.isolated and part.isolated.floor else None
         own = Isolated(measures.relative_l2 if measures else None, allowed, part.state)
-        found[row.step, row.name, row.occurrence] = (own, tuple(part_fields(part)))
+        key = (row.step, row.name, row.occurrence)
+        # A module and its own code may have been measured at one point: the larger error is shown.
+        if key not in found or (own.error or 0.0) > (found[key][0].error or 0.0):
+            found[key] = (own, tuple(part_fields(part)))
     return found
 
 
@@ -115,16 +130,16 @@ def _shadow(shadow: Shadow) -> list[str]:
     return lines
 
 
-def _inputs(finding: Finding, at: Mapping[str, int]) -> Listed:
+def _inputs(finding: Finding, at: _Positions) -> Listed:
     rows = tuple((str(row.step), safe(row.name), row.verdict, _size(row)) for row in finding.roots)
-    positions = tuple(at.get(row.name, 0) for row in finding.roots)
+    positions = tuple(at.of(row) for row in finding.roots)
     note = (
         "Inputs of the outermost module that differ already: the programs were not given the same."
     )
     return Listed("Inputs that differ", ("step", "point", "verdict", "relative L2"), rows, positions, note)  # fmt: skip
 
 
-def _modules(finding: Finding, at: Mapping[str, int], privacy: Privacy) -> Listed:
+def _modules(finding: Finding, at: _Positions, privacy: Privacy) -> Listed:
     header = (
         "module",
         "class",
@@ -144,7 +159,7 @@ def _modules(finding: Finding, at: Mapping[str, int], privacy: Privacy) -> Liste
             "" if part.times is None else figure(part.times), _size(part.isolated), _size(part.accumulated),
             safe(row.name) if row else "", privacy.text(part.why),
         ))  # fmt: skip
-        positions.append(at.get(row.name, 0) if row else 0)
+        positions.append(at.of(row) if row else 0)
     note = "Each module answers for itself: isolated is its output when it is given the baseline's inputs."
     return Listed("Modules", header, tuple(rows), tuple(positions), note)
 

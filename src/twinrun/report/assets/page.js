@@ -11,7 +11,7 @@ function buildLists() {
       const cell = cells[column];
       const named = held.header[column] === "point";
       const linked = named && held.positions[at] ? h("a", { href: `#p=${held.positions[at]}` }, cell) : cell;
-      return h("td", { class: named ? "mono" : cell.length > 48 ? "finding" : "" }, linked);
+      return h("td", { class: named ? "mono" : cell.length > 48 ? "finding" : cell.length < 20 ? "whole" : "" }, linked);
     })));
     byId("lists").append(h("section", { class: "card" }, h("h2", {}, `${held.title} (${amount(held.rows.length)})`), h("p", { class: "lists-note" }, held.note),
       h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map((at) => h("th", { scope: "col" }, held.header[at])))), h("tbody", {}, rows)))));
