@@ -106,6 +106,28 @@ def rope_pairs(x: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor) -> tor
     return x * weight.cos() + turned * weight.sin()
 
 
+def hidden(scale: float) -> Act:
+    """Scores beside a mask so large that no difference of theirs shows in the sum."""
+
+    def act(x: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.softmax(x @ x.mT * scale + mask * 1e37, -1) @ x
+
+    return act
+
+
+def two_ends(first: float) -> Act:
+    """Two results, the second of which is right."""
+
+    def act(x: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (x.cos() * first, x.sin() * 2.0)  # type: ignore[return-value]
+
+    return act
+
+
+def turned(x: torch.Tensor, mask: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x.exp().unflatten(-1, (2, 4)).transpose(-1, -2).flatten(-2)
+
+
 PLANTED: dict[str, tuple[Act, Act, str, str, str]] = {
     "scale": (
         attention, attention_scaled, "mul", "argument",
@@ -144,6 +166,19 @@ PLANTED: dict[str, tuple[Act, Act, str, str, str]] = {
     "nothing added at the end": (
         lambda x, mask, weight: x.exp() * 2 + weight, lambda x, mask, weight: x.exp() * 2,
         "add", "missing", "add of weight is missing",
+    ),
+    "drowned by a mask": (
+        hidden(0.125), hidden(0.1087), "mul", "argument",
+        "softmax: its input is multiplied by 0.1087 where the baseline multiplies by 0.125",
+    ),
+    "the first of two results": (
+        two_ends(2.0), two_ends(2.5), "mul", "argument",
+        "mul: its input is multiplied by 2.5 where the baseline multiplies by 2",
+    ),
+    "rearranged at the end": (
+        lambda x, mask, weight: x.exp(), turned, "view", "extra",
+        "the target rearranges what it computed (view, transpose, clone, unsafe_view), "
+        "the baseline does not",
     ),
     "halved": (
         lambda x, mask, weight: x.exp() + weight, lambda x, mask, weight: x.exp() / 2 + weight,

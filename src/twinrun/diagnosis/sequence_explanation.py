@@ -29,11 +29,14 @@ class Agreement(Protocol):
     def pair_of(self, side: int, step: int) -> int | None: ...
 
 
+Kind = Literal["argument", "order", "missing", "extra", "value"]
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """``index`` counts in the baseline's sequence where ``in_baseline``, else in the target's."""
 
-    kind: Literal["argument", "order", "missing", "extra", "value"]
+    kind: Kind
     index: int
     text: str
     in_baseline: bool = False
@@ -56,17 +59,31 @@ def explain_replaced(one: Sequence[Step], two: Sequence[Step]) -> Explanation | 
 def explain_end(one: Sequence[Step], two: Sequence[Step], pairs: Pairs) -> Explanation | None:
     """What one side computes after everything that both do."""
     paired = ({a for a, _ in pairs}, {b for _, b in pairs})
+    after = [max(one_side, default=-1) + 1 for one_side in paired]
     for side, steps in enumerate((one, two)):
-        after = max(paired[side], default=-1)
-        tail = [at for at in range(after + 1, len(steps)) if computes(steps[at])]
+        others = (two, one)[side]
+        tail = [at for at in range(after[side], len(steps)) if computes(steps[at])]
+        if not tail and len(steps) > after[side] and len(others) == after[1 - side]:
+            return _rearranged(steps, after[side], side == 0)
         if not tail or len(tail) > _MOST_REPLACED:
             continue
-        other = _elsewhere(steps[tail[0]], (two, one)[side], paired[1 - side])
+        other = _elsewhere(steps[tail[0]], others, paired[1 - side])
         if other is None:
-            return _alone(steps, tail[0], side == 0)
+            return _alone(steps, tail, side == 0)
         a, b = (other, tail[0]) if side else (tail[0], other)
         return _order(one, two, a, b, pairs)
     return None
+
+
+def _rearranged(steps: Sequence[Step], start: int, in_baseline: bool) -> Explanation | None:
+    """One side only goes on to move elements of what both computed."""
+    if all(steps[at].is_view for at in range(start, len(steps))):
+        return None  # only looked at otherwise; the values lie where they lay
+    names = ", ".join(dict.fromkeys(plain_name(step.name) for step in steps[start:]))
+    who, other = ("baseline", "target") if in_baseline else ("target", "baseline")
+    kind: Kind = "missing" if in_baseline else "extra"
+    text = f"the {who} rearranges what it computed ({names}), the {other} does not"
+    return Explanation(kind, start, text, in_baseline)
 
 
 def explain(
@@ -150,16 +167,19 @@ def _structure(
     if left and right:
         text = f"{phrase(two[right[0]])} where the baseline has {phrase(one[left[0]])}"
         return Explanation("argument", right[0], text)
-    return _alone(one, left[0], True) if left else _alone(two, right[0], False)
+    return _alone(one, left, True) if left else _alone(two, right, False)
 
 
-def _alone(steps: Sequence[Step], at: int, in_baseline: bool) -> Explanation:
+def _alone(steps: Sequence[Step], alone: list[int], in_baseline: bool) -> Explanation:
+    """One operator that the other side lacks, or several that lead to the last of them."""
+    at = alone[-1]
     after = _next(steps, at)
     before = f" before {plain_name(after.name)}" if after is not None else ""
+    told = " and ".join(phrase(steps[one]) for one in alone)
     if in_baseline:
-        text = f"{phrase(steps[at])} is missing{before}"
+        text = f"{told} {'are' if len(alone) > 1 else 'is'} missing{before}"
         return Explanation("missing", at, text, in_baseline=True)
-    return Explanation("extra", at, f"the target has a further {phrase(steps[at])}{before}")
+    return Explanation("extra", at, f"the target has a further {told}{before}")
 
 
 def _elsewhere(step: Step, steps: Sequence[Step], paired: set[int]) -> int | None:

@@ -10,7 +10,6 @@ from twinrun.comparison.view import View
 from twinrun.diagnosis.operator_file import Step
 from twinrun.diagnosis.sequence_alignment import Pairs
 from twinrun.diagnosis.sequence_calls import Calls
-from twinrun.diagnosis.sequence_explanation import computes
 from twinrun.errors import TwinrunError
 from twinrun.numerics.distance import distance
 from twinrun.numerics.dtypes import coarser
@@ -50,6 +49,15 @@ class Values:
         state = self._states[at]
         return state is not None and state <= 1
 
+    @property
+    def exactly(self) -> Exactly:
+        """The same, where only equal bits agree."""
+        return Exactly(self)
+
+    def holds_same_bits(self, at: int) -> bool:
+        """Whether the pair is known to be equal bit for bit."""
+        return self._states[at] == 0
+
     def pair_of(self, side: int, step: int) -> int | None:
         """The pair that a step of one side (0 baseline, 1 target) belongs to."""
         return (self._by_target if side else self._by_baseline).get(step)
@@ -64,12 +72,13 @@ class Values:
         yield from (at for at, state in enumerate(self._states) if state)
 
     def end_alike(self) -> bool:
-        """Whether what each side computed last agrees: then nothing of a difference is left."""
-        ends = [_last(steps) for steps in (self._calls.baseline.steps, self._calls.target.steps)]
-        if None in ends:
+        """Whether all that each side ends with agrees: then nothing of a difference is left."""
+        mine, theirs = _ends(self._calls.baseline.steps), _ends(self._calls.target.steps)
+        if not mine or len(mine) != len(theirs):
             return False
-        state = self._state(*ends)  # type: ignore[arg-type]
-        return state is not None and state <= (0 if self._exact_only else 1)
+        states = [self._state(a, b) for a, b in zip(mine, theirs, strict=True)]
+        most = 0 if self._exact_only else 1
+        return all(state is not None and state <= most for state in states)
 
     @property
     def _exact_only(self) -> bool:
@@ -130,6 +139,21 @@ class Values:
         return 2 if found.relative_l2 <= K_FIRST_ORDER * floor else 3
 
 
+class Exactly:
+    """The states of pairs where rounding is no agreement."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def agrees(self, at: int) -> bool:
+        """Whether the pair is known to be equal bit for bit."""
+        return self._values.holds_same_bits(at)
+
+    def pair_of(self, side: int, step: int) -> int | None:
+        """As `Values.pair_of`."""
+        return self._values.pair_of(side, step)
+
+
 def made_by(step: Step) -> Iterator[int]:
     """The numbers of the operators whose results a step is given."""
     for one in step.inputs:
@@ -148,5 +172,14 @@ def _records(view: View, calls: Calls, side: int) -> dict[str, Record]:
     }
 
 
-def _last(steps: Sequence[Step]) -> int | None:
-    return next((at for at in range(len(steps) - 1, -1, -1) if computes(steps[at])), None)
+def _ends(steps: Sequence[Step]) -> list[int]:
+    """The operators that give values which no other one of the call is given, past views of them."""
+    used: set[int] = set()
+    found = []
+    for at in range(len(steps) - 1, -1, -1):
+        if steps[at].is_view and at not in used:
+            continue  # what it shows may still be an end
+        if at not in used:
+            found.append(at)
+        used.update(made_by(steps[at]))
+    return found[::-1]
