@@ -2,6 +2,7 @@
 
 python -m benchmarks.faults [--faults GLOB] [--families llama] [--tp 1 2] [--dtypes float32]
     [--tools ours compare msprobe] [--kinds faults right] [--seeds N] [--work DIR]
+    [--answered]
 
 One case at a time. Each case of each tool leaves a file under DIR/answers; what is there is not run
 again. Prints one table and writes it, with machine and versions, to benchmarks/results/faults.json.
@@ -36,7 +37,7 @@ TOOLS: dict[str, Callable[[Case, Path], Answer]] = {
 
 def ask(tool: str, case: Case, work: Path) -> Answer:
     """A tool's answer on a case, from its file if it has one."""
-    path = work / "answers" / tool / f"{case.key}.json"
+    path = kept(tool, case, work)
     if path.exists():
         held = json.loads(path.read_text())
         return Answer(**{**held, "named": tuple(Named(**each) for each in held["named"])})
@@ -52,6 +53,11 @@ def ask(tool: str, case: Case, work: Path) -> Answer:
     return answer
 
 
+def kept(tool: str, case: Case, work: Path) -> Path:
+    """Where a tool's answer on a case is kept."""
+    return work / "answers" / tool / f"{case.key}.json"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", default="*", help="globs, joined by commas; none: no fault")
@@ -62,6 +68,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", choices=["faults", "right"], default=["faults"])
     parser.add_argument("--seeds", type=int, default=1, help="models without a fault, of each kind")
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--answered", action="store_true", help="run nothing: tell what is there")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="twinrun-faults-"))
@@ -74,6 +81,8 @@ def main() -> None:
     for number, case in enumerate(chosen, 1):
         row = {"case": case, "answers": {}, "grades": {}}
         for tool in given.tools:
+            if given.answered and not kept(tool, case, work).exists():
+                continue
             answer = ask(tool, case, work)
             held = grade(answer, case.expected)
             row["answers"][tool], row["grades"][tool] = answer, held
@@ -82,7 +91,8 @@ def main() -> None:
                 f"{case.dtype:8} {cell(held):32} {[n.path for n in answer.named[:3]]}",
                 flush=True,
             )
-        rows.append(row)
+        if row["answers"]:
+            rows.append(row)
     print(table(rows, given.tools), totals(rows, given.tools), sep="\n")
     written = [{key: _plain(value) for key, value in row.items()} for row in rows]
     given.results.write_text(json.dumps({**about(), "rows": written}, indent=1) + "\n")

@@ -19,13 +19,14 @@ def cell(grade: Grade) -> str:
 
 
 def table(rows: Iterable[dict[str, Any]], tools: Sequence[str]) -> str:
-    """A Markdown table: a row a case, a column a tool."""
+    """A Markdown table: a row a case, a column a tool; empty where a tool was not asked."""
     head = ["fault", "family", "tp", "dtype", *tools]
     lines = [head, ["---"] * len(head)]
     for row in rows:
         case = row["case"]
         given = [case.name, case.family, f"1:{case.tp}", case.dtype]
-        lines.append([*given, *(cell(row["grades"][tool]) for tool in tools)])
+        grades = row["grades"]
+        lines.append([*given, *(cell(grades[t]) if t in grades else "" for t in tools)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -33,7 +34,7 @@ def totals(rows: Sequence[dict[str, Any]], tools: Sequence[str]) -> str:
     """How often each tool earned each mark, how many hints were right and how many proofs healed."""
     told = []
     for tool in tools:
-        grades = [row["grades"][tool] for row in rows]
+        grades = [row["grades"][tool] for row in rows if tool in row["grades"]]
         marks = Counter(grade.mark for grade in grades)
         parts = [f"{marks[mark]} {mark}" for mark in MARKS if marks[mark]]
         expected = [grade.hint for grade in grades if grade.hint]
