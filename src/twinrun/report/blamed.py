@@ -64,9 +64,9 @@ def _linked(sections: Sequence[Section], finding: Finding, at: _Positions) -> tu
     """Each suspect's section with the point that shows it."""
     shown = []
     for one in finding.suspects:
-        rows = (one.row, one.part and one.part.isolated, one.part and one.part.accumulated)
-        found = [at.of(row) for row in reversed(rows) if row] + [at.named(one.name)]
-        shown.append(next(filter(None, found), 0))
+        measured = (one.part.isolated, one.part.accumulated) if one.part else ()
+        found = [at.of(row) for row in (*measured, one.row) if row is not None]
+        shown.append(next(filter(None, (*found, at.named(one.name))), 0))
     shown += [0] * (len(sections) - len(shown))
     return tuple(replace(one, position=to) for one, to in zip(sections, shown, strict=False))
 
