@@ -30,8 +30,8 @@ def test_what_a_point_accuses(point: str, path: str) -> None:
 
 
 def test_a_parameter_is_accused_as_such() -> None:
-    """A parameter, or its gradient, accuses the parameter and not its module."""
-    for port in ("parameter", "parameter.grad"):
+    """A parameter or buffer, or its gradient, accuses itself and not its module."""
+    for port in ("parameter", "parameter.grad", "buffer"):
         named = accused(f"model.layers.1.mlp.up_proj.weight:{port}", "factor")
         assert named == Named("model.layers.1.mlp.up_proj.weight", parameter=True, hint="factor")
 

@@ -13,7 +13,7 @@ def accused(point: str, hint: str = "") -> Named:
     module, that of an output whoever used it.
     """
     path, _, port = point.partition(":")
-    if port.startswith("parameter"):
+    if port.startswith(("parameter", "buffer")):
         return Named(path, parameter=True, hint=hint)
     backward = port.endswith(":grad")
     own = port.startswith("input" if backward else "output")
