@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from twinrun.diagnosis import instruments
+from twinrun.grafting.seam import Seam
 
 IDS = torch.tensor([[1, 2, 3]])
 
@@ -155,3 +157,41 @@ def test_an_input_changed_in_place(tmp_path: Path) -> None:
     run_at = tmp_path / "a"
     inner = value(run_at, "1.linear:input.input:grad.own")
     assert torch.allclose(value(run_at, "1:input.x:grad.own"), inner * 3)
+
+
+def test_a_grafted_gradient_is_recorded_natively_too(tmp_path: Path) -> None:
+    """What arrived before it was replaced is ``:grad.native``; what goes on is ``:grad``."""
+
+    class Doubles:
+        """A session that puts twice the value in the place of one output's gradient."""
+
+        directions = SimpleNamespace(by_layer=False, retagged=True, may_take=lambda site: True)
+        settings = SimpleNamespace(gradient="leaf")
+        guarding = nullcontext
+
+        def begin(self, step: int) -> None: ...
+
+        def asks(self, site: Any) -> bool:
+            return bool(site.name == "1:output:grad")
+
+        def direction(self, site: Any) -> str:
+            return "b2t"
+
+        def pass_through(self, site: Any, given: torch.Tensor) -> tuple[bool, torch.Tensor]:
+            return (True, given * 2) if self.asks(site) else (False, given)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    with observing(tmp_path / "a", own_gradients=True, gradients=True) as recorder:
+        seam = Seam(Doubles(), recorder)  # type: ignore[arg-type]
+        seam.install()
+        joined = instruments.join(recorder)
+        model(torch.randn(2, 4)).sum().backward()
+        joined.remove()
+        seam.remove()
+    run = tmp_path / "a"
+    native = value(run, "1:output:grad.native")
+    assert torch.equal(value(run, "1:output:grad"), native * 2)
+    assert torch.allclose(value(run, "1:input.input:grad.own"), native * 2 @ model[1].weight)
+    assert torch.equal(native, value(run, "2:input.input:grad.own"))
+    assert not any("0:output:grad.native" in name for name in names(run))

@@ -10,9 +10,14 @@ import pytest
 import torch
 from programs import TORCHRUN, Ended, plain, program, read, run
 
+from twinrun.diagnosis.operator_file import sequences
+from twinrun.recorder.options import Options
+from twinrun.recorder.runner import run_program
+
 pytestmark = [
     pytest.mark.ranks,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed"),
 ]
 
@@ -89,8 +94,9 @@ def distances(out: Path, rank: int = 0) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
-@pytest.mark.parametrize("dtype, most", [("float32", 2e-6), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(
+    "family, dtype, most", [("llama", "float32", 2e-6), ("qwen3_moe", "bfloat16", 2e-2)]
+)
 def test_shadows_of_a_model(
     tmp_path: Path, models: tuple[str, Path], family: str, dtype: str, most: float
 ) -> None:
@@ -100,33 +106,62 @@ def test_shadows_of_a_model(
     unseen = plain([*command, str(tmp_path / "unseen.pt")])
     seen = run(
         tmp_path / "a", [*command, str(tmp_path / "seen.pt")],
-        "--taps", "modules", "--shadow", "*layers.1*,lm_head,model.norm",
+        "--taps", "modules", "--shadow", "*layers.1*,lm_head,model.norm", "--operators", "*",
     )  # fmt: skip
     ended(unseen, seen)
     assert same(tmp_path / "unseen.pt", tmp_path / "seen.pt")
     found = distances(tmp_path / "a")
     assert {"model.layers.1.self_attn:shadow.output.0", "model.layers.1:shadow.output"} < set(found)
-    wild = {name: away for name, away in found.items() if away > most}
-    assert not wild
-    assert read(tmp_path / "a").processes[0].reports.get("shadows") is None
+    assert not {name: away for name, away in found.items() if away > most}
+    assert not {"shadows", "operators"} & set(read(tmp_path / "a").processes[0].reports)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
-def test_shadows_of_tensor_parallel_ranks(
-    tmp_path: Path, models: tuple[str, Path], family: str
-) -> None:
-    """Two ranks run the same shadows in the same order, collectives included; nothing changes."""
+def test_all_instruments_on_tensor_parallel_ranks(tmp_path: Path, models: tuple[str, Path]) -> None:
+    """Shadows with their collectives, operators and own gradients at once; nothing changes."""
     path, directory = models
-    command = [*TORCHRUN, path, "float32", str(directory / family)]
+    command = [*TORCHRUN, path, "float32", str(directory / "qwen3_moe")]
     unseen = plain([*command, str(tmp_path / "unseen.pt")])
-    seen = run(
-        tmp_path / "a", [*command, str(tmp_path / "seen.pt")],
-        "--taps", "modules", "--shadow", "model.layers.1*",
+    options = Options(
+        taps="modules", gradients=True, own_gradients=True, operators="*", shadow="model.layers.1*"
+    )
+    code = run_program(
+        [*command, str(tmp_path / "seen.pt")], out=tmp_path / "a", options=options,
+        overwrite=False, say=lambda line: None,
     )  # fmt: skip
-    ended(unseen, seen)
+    assert (unseen.code, code) == (0, 0)
+    capture = read(tmp_path / "a")
     for rank in (0, 1):
         assert same(tmp_path / f"unseen.pt{rank}", tmp_path / f"seen.pt{rank}")
         found = distances(tmp_path / "a", rank)
         assert "model.layers.1.self_attn:shadow.output.0" in found
         assert not {name: away for name, away in found.items() if away > 2e-6}
-    assert [one.reports.get("shadows") for one in read(tmp_path / "a").processes] == [None, None]
+        own = [r.name for r in capture.records if r.rank == rank and r.name.endswith(":grad.own")]
+        assert "model.layers.1.mlp:input.hidden_states:grad.own" in own
+    for process in capture.processes:
+        assert not {"shadows", "operators"} & set(process.reports)
+        listed = next(iter(sequences(capture.path, process, "model.layers.1.self_attn")))
+        origins = {one.origin for step in listed.steps for one in step.inputs}
+        assert {"child:q_norm:output", "child:v_proj:output"} <= origins
+        assert not listed.cut
+
+
+def test_perturbed_replicas_stay_replicas(tmp_path: Path, models: tuple[str, Path]) -> None:
+    """The embedding is moved the same on both ranks, and as on one."""
+    path, directory = models
+    embedded = {}
+    for name, start, seed in (
+        ("one", [sys.executable], "7"),
+        ("two", TORCHRUN, "7"),
+        ("plain", [sys.executable], "0"),
+    ):
+        command = [*start, path, "float32", str(directory / "llama")]
+        ended(run(tmp_path / name, command, "--taps", "*embed_tokens", "--perturb", seed))
+        capture = read(tmp_path / name)
+        embedded[name] = [
+            capture.tensor(r).clone()
+            for r in capture.records
+            if r.name == "model.embed_tokens:output" and r.step == 0
+        ]
+    [alone], [first, second], [plainly] = embedded["one"], embedded["two"], embedded["plain"]
+    assert torch.equal(first, second) and torch.equal(first, alone)
+    assert not torch.equal(alone, plainly) and torch.allclose(alone, plainly, rtol=2e-7, atol=0)
