@@ -126,6 +126,9 @@ def test_a_shadow_of_one_side_decides_nothing() -> None:
     """Without the baseline's shadow the state stays what it was."""
     shadow = Shadow("float32", 3e-3, 3e-3, None, 1e-7)
     assert settle("undecided", 2.5e-3, shadow, False, "bfloat16") == "undecided"
+    assert settle("clean", 2.5e-3, shadow, False, "bfloat16") == "undecided", "more than an accident"
+    assert settle("clean", 2.5e-3, shadow, True, "bfloat16") == "clean"
+    assert settle("clean", 1e-4, shadow, False, "bfloat16") == "clean"
 
 
 def test_inputs_that_follow_from_a_difference_are_no_root() -> None:

@@ -136,7 +136,7 @@ class _Blame:
         """The forward pass agrees: every module is given the baseline's gradient of its outputs."""
         if gradients_agree(self._result):
             return
-        options = replace(EVERY, gradients=True, own_gradients=True)
+        options = self._lab.backward
         told = f"{len(self._tree)} modules, each given the baseline's gradient of its output"
         pair = self._lab.grafted(told, outputs_of(self._tree), options)
         found = Backward(self._lab.weighing(*pair), self._tree).suspects()

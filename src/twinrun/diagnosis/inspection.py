@@ -120,7 +120,11 @@ def _rounding(shadow: Shadow | None) -> Hint | None:
 
 def _why(account: Account, shadow: Shadow, apart: float | None) -> str:
     if shadow.apart is None or shadow.allowed is None:
-        return ""
+        if account.state != "undecided":
+            return ""
+        return (
+            "it rounds in other places or computes something else: --baseline CMD would tell which"
+        )
     told = f"one precision up ({shadow.precision}) the two are {shadow.apart:.1e} apart"
     if account.state == "differs":
         return f"{told}, where rounding explains {shadow.allowed:.1e}"

@@ -34,7 +34,8 @@ class Laboratory:
     """Both runs as they went, and further passes with values of the baseline in the target.
 
     ``held`` are parameters and buffers that every further pass takes from the baseline. Captures stay
-    open as long as ``opened`` does. CaptureError where the baseline's capture lacks inputs.
+    open as long as ``opened`` does. ``backward`` is what to record of a backward pass. CaptureError where
+    the baseline's capture lacks inputs.
     """
 
     def __init__(self, passes: Passes, wishes: Wishes, opened: ExitStack) -> None:
@@ -42,11 +43,16 @@ class Laboratory:
         self.wishes = wishes
         self.held: list[str] = []
         self._opened = opened
-        wanted = wishes.gradients
-        options = replace(EVERY, parameters=True, gradients=wanted, own_gradients=wanted)
+        options = replace(EVERY, parameters=True)
+        if wishes.gradients:
+            options = replace(options, gradients=True, own_gradients=True)
         if passes.capture is None:
             passes.capture = passes.plain("baseline", "as it is", options)
         self.baseline = self._open(passes.capture)
+        # What a capture lacks would stand alone in the target's.
+        own = bool(self.baseline.run.options.get("own_gradients"))
+        self.backward = replace(EVERY, gradients=True, own_gradients=own)
+        options = replace(options, own_gradients=own and wishes.gradients)
         if not any(one.role == "input" and one.has_payload for one in self.baseline.records):
             raise CaptureError(
                 f"{self.baseline.path} holds no module's inputs, so no module can be given them",

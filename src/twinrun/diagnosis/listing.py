@@ -69,7 +69,12 @@ class Listing:
                 tensors += [self._input(name, one) for one in found]
             elif name not in NOT_COMPUTING and (plain := as_json(value)) is not None:
                 scalars[name] = plain
-        row: dict[str, Any] = {"op": facts.name, "overload": facts.overload, "in": tensors, "args": scalars}
+        row: dict[str, Any] = {
+            "op": facts.name,
+            "overload": facts.overload,
+            "in": tensors,
+            "args": scalars,
+        }
         if facts.is_view:
             row["view"] = True
         if facts.writes:

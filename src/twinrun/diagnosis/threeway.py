@@ -93,15 +93,17 @@ def settle(state: State, apart: float | None, shadow: Shadow, spread: bool, dtyp
     ``spread``: its weights lie over several ranks in one run and not alike in the other, so that its
     sums are rounded in other places by right.
     """
+    own = max(shadow.baseline or 0.0, shadow.target or 0.0)
+    low = format_of(dtype).roundoff > _LOW
+    elsewhere = low and not spread and apart is not None and apart > _TOLD * own
     if shadow.apart is None or shadow.allowed is None:
-        return state
+        # One shadow tells other bits from an accident, not another function from other rounding.
+        return "undecided" if elsewhere and state == "clean" else state
     if shadow.apart > K_FIRST_ORDER * shadow.allowed:
         return "differs"
     if shadow.apart > shadow.allowed:
         return "undecided"
-    own = max(shadow.baseline or 0.0, shadow.target or 0.0)
-    low = format_of(dtype).roundoff > _LOW
-    if low and not spread and apart is not None and apart > _TOLD * own:
+    if elsewhere:
         return "rounds elsewhere"
     if state == "differs":
         return "rounds elsewhere"
