@@ -4,7 +4,8 @@
 
     leaf         named first, as exactly as the fault can be named
     parent       the module around it is named first
-    late         something else is named first: what the fault did downstream, or something sound
+    late         something else is named first: what the fault did downstream, a module far around it,
+                 or something sound before it
     missed       nothing is named
     false alarm  only sound things are named, or anything where nothing was planted
     clean        nothing was planted and nothing is named
@@ -95,7 +96,7 @@ def _mark(named: Sequence[Named], one: Expected, others: Sequence[Expected]) -> 
     exact = _exactness(left[0], one)
     if exact:
         return exact
-    if any(_exactness(n, one) for n in left) or downstream(left[0].path, one):
+    if any(_touches(n, one) for n in left) or downstream(left[0].path, one):
         return "late"
     return "false alarm"
 

@@ -23,6 +23,7 @@ def blamed(*named: Named | str) -> Answer:
         (["model.layers.1.self_attn"], "leaf"),
         (["model.layers.1"], "parent"),
         (["model.layers.1.mlp"], "late"),
+        (["model"], "late"),
         (["lm_head", "model.layers.1.self_attn"], "late"),
         (["model.layers.0.mlp", "model.layers.1.self_attn"], "late"),
         (["model.layers.0.mlp"], "false alarm"),
