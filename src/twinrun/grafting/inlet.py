@@ -16,6 +16,8 @@ from twinrun.grafting.rows import Rows
 from twinrun.grafting.wire import PREFIX, Header, decode_header, decode_prefix
 
 HOST = torch.device("cpu")
+_TEXT_BYTES = 4096
+"""Headers up to this size pass through memory that is used again."""
 
 
 class Away(Protocol):
@@ -44,6 +46,8 @@ class Inlet:
         self._timeout_s = timeout_s
         self._prefix = torch.empty(PREFIX.size, dtype=torch.uint8)
         self._prefix_address = self._prefix.data_ptr()
+        self._text = torch.empty(_TEXT_BYTES, dtype=torch.uint8)
+        self._text_address = self._text.data_ptr()
         self._scratch: torch.Tensor | None = None
         self._following = 0
 
@@ -68,17 +72,24 @@ class Inlet:
         begun = self.pipe.read(self._prefix_address, PREFIX.size)
         if not begun:
             return None
-        self._read(self._prefix_address + begun, PREFIX.size - begun)
+        if begun < PREFIX.size:
+            self._read(self._prefix_address + begun, PREFIX.size - begun)
         prefix = ctypes.string_at(self._prefix_address, PREFIX.size)
         header_bytes, payload_bytes = decode_prefix(prefix, self.who)
-        text = torch.empty(header_bytes, dtype=torch.uint8)
-        self._read(text.data_ptr(), header_bytes)
-        header = decode_header(ctypes.string_at(text.data_ptr(), header_bytes), self.who)
+        header = decode_header(self._header(header_bytes), self.who)
         self._following = payload_bytes
         if self._away.define(header):
             return self.poll()
         self._elsewhere = self._away.payload(header)
         return header
+
+    def _header(self, nbytes: int) -> bytes:
+        text, address = self._text, self._text_address
+        if nbytes > _TEXT_BYTES:
+            text = torch.empty(nbytes, dtype=torch.uint8)
+            address = text.data_ptr()
+        self._read(address, nbytes)
+        return ctypes.string_at(address, nbytes)
 
     def read(self, address: int, nbytes: int) -> None:
         """The next ``nbytes`` of the payload, to ``address``."""
@@ -154,6 +165,10 @@ class Inlet:
             )
 
     def _read(self, address: int, nbytes: int) -> None:
+        count = self.pipe.read(address, nbytes) if nbytes else 0
+        if count == nbytes:
+            return
+        address, nbytes = address + count, nbytes - count
         patience = Patience(self._timeout_s, self._check)
         while nbytes:
             count = self.pipe.read(address, nbytes)
