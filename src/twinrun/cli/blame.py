@@ -45,6 +45,12 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
     "--work", type=_DIRECTORY, metavar="DIR", help="Keep every pass's capture and output there."
 )
 @click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="An HTML page.")
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="PNGs of the report's charts (needs the extra plots).",
+)
 @click.option("--report-paths", is_flag=True, help="Show paths and host names in the report.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines (docs/json.md).")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[CAPTURE -- CMD...]")
@@ -62,6 +68,7 @@ def command(
     noise: tuple[str, ...],
     work: Path | None,
     report: str | None,
+    plots: str | None,
     report_paths: bool,
     as_json: bool,
     words: tuple[str, ...],
@@ -73,10 +80,12 @@ def command(
     (twinrun run --taps modules --parameters) that capture stands in for the baseline. Exits with 0
     where nothing is to blame, 1 with a fault, 2 where it could not be done, 3 where it cannot tell.
     """
+    from twinrun.cli import reporting
     from twinrun.diagnosis.blame import blame
     from twinrun.diagnosis.options import Wishes
     from twinrun.diagnosis.passes import Program
 
+    reporting.check_output(report, plots)
     capture, sides = _sides(baseline, target, words)
     programs = [
         None if text is None else Program(text, mesh, gpus)
@@ -92,8 +101,10 @@ def command(
         passes.kept = work is not None
         finding = blame(passes, wishes)
         _show(finding, as_json)
-        if report is not None:
-            _report(report, finding, report_paths)
+        if report is not None or plots is not None:
+            seen = finding.comparison
+            captures = reporting.Captures(seen.baseline.path, seen.target.path)
+            reporting.write(seen, finding, captures, report, plots, paths=report_paths)
     return finding.exit_code
 
 
@@ -147,13 +158,6 @@ def _show(finding: Finding, as_json: bool) -> None:
             print(line)
     else:
         terminal.show(blame_page(finding), terminal.console(sys.stdout))
-
-
-def _report(path: str, finding: Finding, paths: bool) -> None:
-    from twinrun.report.html import write_report
-
-    write_report(path, finding.comparison, finding=finding, paths=paths)
-    _say(f"report {path}")
 
 
 def _say(line: str) -> None:
