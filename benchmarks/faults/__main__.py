@@ -2,9 +2,9 @@
 
 python -m benchmarks.faults [--faults GLOB] [--families llama] [--tp 1 2] [--dtypes float32]
     [--tools ours compare msprobe] [--kinds faults right] [--seeds N] [--work DIR]
-    [--answered]
+    [--jobs 1] [--answered]
 
-One case at a time. Each case of each tool leaves a file under DIR/answers; what is there is not run
+Each case of each tool leaves a file under DIR/answers; what is there is not run
 again. Prints one table and writes it, with machine and versions, to benchmarks/results/faults.json.
 """
 
@@ -15,9 +15,11 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults.cases import Case, faulty, right, select
 from benchmarks.faults.commands import ROOT, about, make_model
@@ -29,7 +31,7 @@ from benchmarks.faults.tools import msprobe, ours
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 TOOLS: dict[str, Callable[[Case, Path], Answer]] = {
     "ours": ours.blame,
-    "ours-commands": ours.blame_commands,
+    "ours-capture": ours.blame_capture,
     "compare": ours.compare,
     "msprobe": msprobe.msprobe,
 }
@@ -58,6 +60,20 @@ def kept(tool: str, case: Case, work: Path) -> Path:
     return work / "answers" / tool / f"{case.key}.json"
 
 
+def row(case: Case, tools: Sequence[str], work: Path, answered: bool) -> dict[str, Any]:
+    """What each tool says of a case and what that is worth; told as it comes."""
+    held: dict[str, Any] = {"case": case, "answers": {}, "grades": {}}
+    for tool in tools:
+        if answered and not kept(tool, case, work).exists():
+            continue
+        answer = ask(tool, case, work)
+        held["answers"][tool], held["grades"][tool] = answer, grade(answer, case.expected)
+        where = f"{case.name:45} {case.family:10} tp={case.tp} {case.dtype:8}"
+        named = [each.path for each in answer.named[:3]]
+        print(f"{tool:12} {where} {cell(held['grades'][tool]):32} {named}", flush=True)
+    return held
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", default="*", help="globs, joined by commas; none: no fault")
@@ -68,6 +84,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", choices=["faults", "right"], default=["faults"])
     parser.add_argument("--seeds", type=int, default=1, help="models without a fault, of each kind")
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--answered", action="store_true", help="run nothing: tell what is there")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -77,22 +94,9 @@ def main() -> None:
     chosen = select(
         every, names=given.faults, families=given.families, tp=given.tp, dtypes=given.dtypes
     )
-    rows = []
-    for number, case in enumerate(chosen, 1):
-        row = {"case": case, "answers": {}, "grades": {}}
-        for tool in given.tools:
-            if given.answered and not kept(tool, case, work).exists():
-                continue
-            answer = ask(tool, case, work)
-            held = grade(answer, case.expected)
-            row["answers"][tool], row["grades"][tool] = answer, held
-            print(
-                f"[{number}/{len(chosen)}] {tool:8} {case.name:45} {case.family:10} tp={case.tp} "
-                f"{case.dtype:8} {cell(held):32} {[n.path for n in answer.named[:3]]}",
-                flush=True,
-            )
-        if row["answers"]:
-            rows.append(row)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        found = list(pool.map(lambda case: row(case, given.tools, work, given.answered), chosen))
+    rows = [held for held in found if held["answers"]]
     print(table(rows, given.tools), totals(rows, given.tools), sep="\n")
     written = [{key: _plain(value) for key, value in row.items()} for row in rows]
     given.results.write_text(json.dumps({**about(), "rows": written}, indent=1) + "\n")

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from benchmarks.faults.cases import Case
 ROOT = Path(__file__).parents[2]
 PROGRAM = "benchmarks.faults.program"
 TIMEOUT_S = 900
+PREPARING = threading.Lock()
+"""Held while something is made that several cases share: a model, a right run."""
 
 
 def surroundings() -> dict[str, Any]:
@@ -47,11 +50,11 @@ def run(case: Case, work: Path, *, planted: bool, tp: int, program: str = PROGRA
 def make_model(case: Case, work: Path) -> None:
     """Write the case's random model unless it is there."""
     directory = work / "models" / case.model
-    if (directory / "config.json").exists():
-        return
     given = ["--family", case.family, "--seed", str(case.seed), *(["--bias"] if case.bias else [])]
     command = [sys.executable, "-m", PROGRAM, "make", str(directory), *given]
-    subprocess.run(command, check=True, **surroundings())
+    with PREPARING:
+        if not (directory / "model.safetensors").exists():
+            subprocess.run(command, check=True, **surroundings())
 
 
 def about() -> dict[str, Any]:

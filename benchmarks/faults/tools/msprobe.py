@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.faults.cases import Case
-from benchmarks.faults.commands import launcher, run, surroundings
+from benchmarks.faults.commands import PREPARING, launcher, run, surroundings
 from benchmarks.faults.score import Answer, Named
 
 PYTHON = os.environ.get("FAULTS_MSPROBE_PYTHON", "")
@@ -36,8 +36,9 @@ def msprobe(case: Case, work: Path) -> Answer:
     right = work / "msprobe" / f"{case.model}-{case.mode}-{case.dtype}-tp{case.tp}-right"
     target = work / "msprobe" / case.key
     try:
-        if not right.exists():
-            dump(case, work, right, planted=False)
+        with PREPARING:
+            if not right.exists():
+                dump(case, work, right, planted=False)
         dump(case, work, target, planted=True)
         tables = compared(target, right)
         named = tuple(flagged(tables, target))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.cases import Case
-from benchmarks.faults.commands import run, surroundings
+from benchmarks.faults.commands import PREPARING, run, surroundings
 from benchmarks.faults.score import Answer, Named
 from benchmarks.faults.tools.names import accused
 
@@ -48,26 +48,26 @@ def compare(case: Case, work: Path) -> Answer:
 
 
 def blame(case: Case, work: Path) -> Answer:
-    """`twinrun blame CAPTURE -- CMD`: the right run is recorded once for all faults of its model."""
-    target = shlex.split(shlex.join(run(case, work, planted=True, tp=case.tp)))
-    return blamed(case, work, [str(baseline(case, work)), "--", *target])
-
-
-def blame_commands(case: Case, work: Path) -> Answer:
-    """`twinrun blame --baseline CMD --target CMD`: both programs are run."""
+    """`twinrun blame --baseline CMD --target CMD`; in narrow types with a shadow of all that moved."""
     sides = [
         run(case, work, planted=planted, tp=tp) for planted, tp in ((False, 1), (True, case.tp))
     ]
-    return blamed(
-        case, work, ["--baseline", shlex.join(sides[0]), "--target", shlex.join(sides[1])]
-    )
+    shadows = [] if case.dtype == "float32" else ["--shadows", "all"]
+    given = ["--baseline", shlex.join(sides[0]), "--target", shlex.join(sides[1]), *shadows]
+    return blamed(case, work / "said", given)
 
 
-def blamed(case: Case, work: Path, given: Sequence[str]) -> Answer:
-    """Run blame and read its last words; all it said is kept under ``work``/said."""
+def blame_capture(case: Case, work: Path) -> Answer:
+    """`twinrun blame CAPTURE -- CMD`: the right run is recorded once for all faults of its model."""
+    given = [str(baseline(case, work)), "--", *run(case, work, planted=True, tp=case.tp)]
+    return blamed(case, work / "said-capture", given)
+
+
+def blamed(case: Case, keeping: Path, given: Sequence[str]) -> Answer:
+    """Run blame and read its last words; all it said is kept in a file under ``keeping``."""
     gradients = ["--gradients"] if case.mode == "backward" else []
     done, lines = told([TWINRUN, "blame", "--json", *gradients, *given])
-    said = work / "said" / f"{case.key}.txt"
+    said = keeping / f"{case.key}.txt"
     said.parent.mkdir(parents=True, exist_ok=True)
     said.write_text(f"{shlex.join(done.args)}\n{done.stdout}\n{done.stderr}")
     ends = [line for line in lines if line["type"] == "verdict"]
@@ -95,8 +95,9 @@ def _suspect(line: dict[str, Any]) -> Named:
 def baseline(case: Case, work: Path) -> Path:
     """The right run of a case's model on one process, recorded once."""
     place = work / "captures" / f"{case.model}-{case.mode}-{case.dtype}-right"
-    if not (place / "run.json").exists():
-        capture(case, place, run(case, work, planted=False, tp=1))
+    with PREPARING:
+        if not (place / "run.json").exists():
+            capture(case, place, run(case, work, planted=False, tp=1))
     return place
 
 
