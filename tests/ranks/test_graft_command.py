@@ -143,14 +143,64 @@ def test_wrong_settings_are_told_all_at_once(program: str, tmp_path: Path) -> No
     assert done.returncode == 2 and "neither CAPTURE nor --baseline" in done.stderr
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_fails_is_spared_the_programs_unless_strict(
+    program: str, tmp_path: Path, strict: bool
+) -> None:
+    """A transform that raises: both programs end as without a graft, and the command with 3; or it stops."""
+    (tmp_path / "spoils.py").write_text("def it(context):\n    raise ValueError('not today')\n")
+    done = twinrun(
+        "graft", "--baseline", program, "--target", program, "--b2t", "name == 'layers.1:output'",
+        "--transform", "spoils.it", *(["--strict"] if strict else []), cwd=tmp_path,
+    )  # fmt: skip
+    assert "spoils.it raised ValueError: not today" in done.stderr
+    if strict:
+        assert done.returncode == 1 and len(sums(done.stdout)) < 4
+        assert "Traceback" in done.stderr and "PointFailed" in done.stderr, done.stderr
+    else:
+        assert done.returncode == 3 and "of these transforms 2" in done.stderr
+        found = sorted(sums(done.stdout))
+        assert found[0] == found[1] and found[2] == found[3]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_survivor_of_a_killed_peer_ends_with_3_or_stops(tmp_path: Path, strict: bool) -> None:
+    """Jobs started apart: the one whose partner is killed goes on ungrafted, or stops when strict."""
+    program = tmp_path / "program.py"
+    text = textwrap.dedent(PROGRAM)
+    program.write_text(text)
+    dying = "step and __import__('os').kill(__import__('os').getpid(), 9)\n        out = net("
+    (tmp_path / "dying.py").write_text(text.replace("out = net(", dying))
+    # What flows the other way first makes sure that both have met by then.
+    common = [
+        "--graft-address", f"127.0.0.1:{free_port()}", "--graft-meeting-timeout", "120",
+        "--b2t", "name == 'layers.1:output'", "--t2b", "name == 'layers.0:output'",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "twinrun", "run"]
+    first = subprocess.Popen(
+        [*command, "--out", "a", "--graft-role", "baseline", *common, "--", sys.executable, "dying.py"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    second = twinrun(
+        "run", "--out", "b", "--graft-role", "target", *common, *(["--strict"] if strict else []),
+        "--", sys.executable, "program.py", cwd=tmp_path,
+    )  # fmt: skip
+    assert first.wait(60) == 128 + 9
+    assert "baseline rank 0 died" in second.stderr
+    assert (second.returncode, len(sums(second.stdout))) == ((1, 1) if strict else (3, 2))
+
+
 def test_an_interrupt_leaves_no_process_behind(program: str, tmp_path: Path) -> None:
-    """Ctrl-C ends both programs and everything that they started."""
+    """Ctrl-C ends both programs and everything that they started, torchrun's workers too."""
     words = [
         "graft",
         "--baseline",
         f"{program} linger",
         "--target",
-        f"{program} linger",
+        program.replace(
+            sys.executable, f"{sys.executable} -m torch.distributed.run --nproc-per-node 2"
+        )
+        + " linger",
         "--b2t",
         "name == 'layers.0:output'",
     ]

@@ -95,10 +95,12 @@ def command(
     failing = [code for code in reversed(codes) if code]
     if failing:
         return failing[0]
+    if account.contained:
+        return CONTAINED
     if not account.received:
         _say(_nothing(account.processes))
         return NO_WORK
-    return CONTAINED if account.contained else 0
+    return 0
 
 
 def _nothing(processes: int) -> str:
