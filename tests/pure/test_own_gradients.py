@@ -195,3 +195,28 @@ def test_a_grafted_gradient_is_recorded_natively_too(tmp_path: Path) -> None:
     assert torch.allclose(value(run, "1:input.input:grad.own"), native * 2 @ model[1].weight)
     assert torch.equal(native, value(run, "2:input.input:grad.own"))
     assert not any("0:output:grad.native" in name for name in names(run))
+
+
+def test_what_was_computed_outside_is_not_its_own(tmp_path: Path) -> None:
+    """A use of the input before the call, which the module gets by another way, is not counted."""
+
+    class Child(nn.Module):
+        side: torch.Tensor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 + self.side
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.child = nn.Linear(4, 4), Child()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            self.child.side = x * 5
+            return self.child(x)
+
+    with following(tmp_path / "a"):
+        Model()(torch.ones(1, 4)).sum().backward()
+    assert value(tmp_path / "a", "child:input.x:grad.own").tolist() == [[2.0] * 4]
+    assert value(tmp_path / "a", "child:input.x:grad").tolist() == [[7.0] * 4]
