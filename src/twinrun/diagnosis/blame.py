@@ -186,7 +186,8 @@ class _Blame:
         purpose = f"proof, with the baseline's {many(told, 'points')}"
         one, two = self._lab.grafted(purpose, chosen, options)
         if mine is not None:
-            inspection = Inspection(self._lab.baseline, mine, two, frozenset())
+            spread = spread_modules(self._result)
+            inspection = Inspection(self._lab.baseline, mine, two, spread)
             self._suspects = [inspection.named(one, fresh) for one in self._suspects]
         if healing or self._lab.held:
             self._prove_by(self._lab.weighing(one, two), told)

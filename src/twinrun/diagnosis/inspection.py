@@ -63,6 +63,9 @@ class Inspection:
         if isinstance(found, Unsettled):
             account.inside = found.reason
             return None
+        if found.kind == "value" and self._spread(module):
+            # One rank's operator holds a part of a sum: other values are its right.
+            return None
         return Operator(found.operator, found.kind, found.text)
 
     def _spread(self, module: Module) -> bool:
