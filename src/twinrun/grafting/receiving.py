@@ -125,6 +125,7 @@ class Taking:
             header = inlet.poll()
             if header is None:
                 if self._past(peer) or ended:
+                    self._check()  # it may have said why
                     raise PointFailed(
                         f"{self.point}: {sender} went past it without holding it",
                         seen=f"its last point: {exchange.ledger.of(sender).last or 'none'}",
