@@ -383,7 +383,7 @@ def refused(
         ({"role": "target"}, {}, ["two processes claim to be target rank 0"]),
         ({"target_ranks": 3}, {}, ["the target has 1 ranks, but 3 were announced"]),
         ({"token": "one"}, {"token": "two"}, ["has another token"]),
-        ({"layouts": "one.json"}, {}, ["layouts: ", "1 names, sha256 "]),
+        ({"layouts": "one.json"}, {}, ["layouts: ", "1 name, sha256 "]),
     ],
 )
 def test_jobs_that_do_not_fit_are_refused(

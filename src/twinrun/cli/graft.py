@@ -52,8 +52,8 @@ def command(
 
     Module inputs and outputs, dumps, parameters (kind == "parameter") and gradients are grafted with
     no change in either program, resharded where the layouts are known. With CAPTURE, that capture
-    stands in for the baseline. Returns a program's own exit code where it is not zero, else 2 where
-    nothing was grafted, 3 where something failed that the programs were spared.
+    stands in for the baseline. Returns a program's own exit code where it is not zero, else 3 where
+    something failed that the programs were spared, 2 where nothing was grafted.
     """
     from twinrun.errors import UsageError
     from twinrun.grafting.account import read_account

@@ -60,7 +60,8 @@ class Layouts:
     def told(self) -> str:
         """The contents in a word, for two sides to compare."""
         count = sum(map(len, self._rows.values()))
-        return f"{count} names, sha256 {self.digest[:16]}" if self.digest else ""
+        named = f"{count} name{'s' if count != 1 else ''}"
+        return f"{named}, sha256 {self.digest[:16]}" if self.digest else ""
 
 
 def _regular(path: str) -> tuple[int, int]:
