@@ -18,6 +18,7 @@ from twinrun.diagnosis.grafts import boundaries, either, points, write_aliases, 
 from twinrun.diagnosis.roots import unequal_inputs
 from twinrun.diagnosis.threeway import settle
 from twinrun.diagnosis.tree import Tree, tree_of
+from twinrun.diagnosis.weighing import Weighing
 from twinrun.recorder.aliases import read_aliases
 from twinrun.recorder.filter import parse_filter
 
@@ -126,7 +127,9 @@ def test_a_shadow_of_one_side_decides_nothing() -> None:
     """Without the baseline's shadow the state stays what it was."""
     shadow = Shadow("float32", 3e-3, 3e-3, None, 1e-7)
     assert settle("undecided", 2.5e-3, shadow, False, "bfloat16") == "undecided"
-    assert settle("clean", 2.5e-3, shadow, False, "bfloat16") == "undecided", "more than an accident"
+    assert settle("clean", 2.5e-3, shadow, False, "bfloat16") == "undecided", (
+        "more than an accident"
+    )
     assert settle("clean", 2.5e-3, shadow, True, "bfloat16") == "clean"
     assert settle("clean", 1e-4, shadow, False, "bfloat16") == "clean"
 
@@ -154,3 +157,30 @@ def test_exit_codes() -> None:
     assert Finding("blamed", result, (rounding,)).exit_code == 3
     fault = Suspect("b", "B", "b:output", "module")
     assert Finding("blamed", result, (rounding, fault)).exit_code == 1
+
+
+def router(scores: torch.Tensor, *, told: bool) -> MemoryRun:
+    """One call of a router: given floats, it gives indices, weights and, where told, its scores."""
+    run = MemoryRun()
+    run.add("gate:input.x", torch.ones(64, 4), role="input", begun=1, order=2)
+    top = scores.topk(2, -1)
+    outputs = [scores] if told else []
+    for at, value in enumerate([*outputs, top.values.softmax(-1), top.indices]):
+        run.add(f"gate:output.{at}", value, role="output", begun=1, order=10 + at)
+    return run
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_tipped_choice_is_no_fault(told: bool) -> None:
+    """A router whose scores lie closer than rounding in one row chooses otherwise there: undecided."""
+    scores = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    scores[5, :3] = torch.tensor([4.0, 3.0, 3.0000002])
+    other = scores.clone()
+    other[5, 1] += 1e-6
+    one, two = router(scores, told=told), router(other, told=told)
+    made = tree_of(one).get("gate")
+    assert made is not None
+    found = Weighing(one, two).outputs(made)
+    assert found[-1].measured == "undecided" and found[-1].reason == "tie"
+    wrong = router(scores.flip(-1), told=told)
+    assert Weighing(one, wrong).outputs(made)[-1].measured == "differs"

@@ -19,9 +19,11 @@ from twinrun.comparison.measure import Ruler
 from twinrun.comparison.outcome import Outcome
 from twinrun.comparison.pairing import Pair
 from twinrun.comparison.points import Key, Point, Points
+from twinrun.comparison.reach import is_index
 from twinrun.comparison.result import Row
 from twinrun.comparison.roots import renaming
 from twinrun.comparison.settings import Settings
+from twinrun.comparison.ties import TIE, settle_ties
 from twinrun.comparison.view import View
 from twinrun.diagnosis.natives import NATIVE
 from twinrun.diagnosis.tree import Module
@@ -31,6 +33,8 @@ from twinrun.recorder.record import Record
 
 # A sum inside a module that is not looked into: as compare's depth counts it.
 _UNSEEN = 8
+# Rounding tips a choice in some rows, not in most.
+_TIPPED = 0.25
 
 Weighed = Outcome
 
@@ -65,11 +69,26 @@ class Weighing:
 
     def outputs(self, module: Module, *, native: bool = False) -> list[Weighed]:
         """What the module gave back in this pass; ``native``: before grafts replaced it."""
-        return self._weigh(module, "output", native)
+        found = self._weigh(module, "output", native)
+        if any(one.measured == "differs" and is_index(one) for one in found):
+            self._settle_choices(module, found)
+        return found
 
-    def names(self, module: Module, role: str) -> list[str]:
-        """The names of the baseline's points of this module, once each."""
-        return list(dict.fromkeys(point.key.name for point in self._by_module[module.path, role]))
+    def _settle_choices(self, module: Module, made: list[Weighed]) -> None:
+        """Choices that rounding tipped, and what follows from them at once, are undecided.
+
+        Where the scores of a choice were not recorded, one that floats were given to and that is
+        the same in most places may have been tipped as well.
+        """
+        settle_ties(made, self.runs, self._layouts)
+        given = (self.runs[0].first(point) for point in self._by_module[module.path, "input"])
+        from_floats = any(not format_of(one.dtype).exact for one in given)
+        for one in made:
+            rare = one.measures is not None and one.measures.share <= _TIPPED
+            if one.verdict == "undecided":
+                one.measured = "undecided"
+            elif one.measured == "differs" and is_index(one) and from_floats and rare:
+                one.measured, one.reason = "undecided", TIE
 
     def operators(self, module: Module) -> list[Row]:
         """What each operator of the module's own code made, as both sides recorded it."""
