@@ -88,7 +88,8 @@ def _suspect(line: dict[str, Any]) -> Named:
         return Named(line["name"].partition(":")[0], parameter=True, hint=hint)
     if line["fault"] == "rounding":
         return Named(line["module"], hint="rounding", rounding=True)
-    hint = hint or ("factor" if "factor" in operator.get("kind", "") else "")
+    scaled = operator.get("kind") == "argument" and operator["name"] in ("mul", "div")
+    hint = hint or ("factor" if scaled else "")
     return Named(line["module"], operator=operator.get("name", ""), hint=hint)
 
 
