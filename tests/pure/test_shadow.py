@@ -312,3 +312,37 @@ def test_dumps_and_steps_inside_a_shadow_are_not_made(tmp_path: Path) -> None:
     with shadowing(tmp_path / "a"):
         Dumps()(torch.ones(2))
     assert [r.name for r in records(tmp_path / "a")].count("inside") == 1
+
+
+def test_a_compiled_function_inside(tmp_path: Path) -> None:
+    """It runs compiled in the program, listed or not, and as it was written in the shadow."""
+    called = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def run(*args: Any) -> Any:
+            called.append(args[0].dtype)
+            return graph(*args)
+
+        return run
+
+    compiled = torch.compile(lambda x: x.sin() * 3, backend=backend, fullgraph=True)
+    module, x = Applies(compiled), torch.randn(3, 4)
+    with shadowing(tmp_path / "a", operators="*"):
+        first = module(x)
+        second = module(x)
+    assert torch.equal(first, x.sin() * 3) and torch.equal(second, first)
+    assert called == [torch.float32, torch.float32]
+    shadow = value(tmp_path / "a", "Applies:shadow.output")
+    assert distance(shadow, x.double().sin() * 3) < 1e-15
+
+
+def test_flex_attention_has_no_shadow(tmp_path: Path) -> None:
+    """Operators that take functions are refused by name, and the program is not disturbed."""
+    flex = pytest.importorskip("torch.nn.attention.flex_attention").flex_attention
+    x = torch.randn(1, 2, 128, 16)
+    expected = flex(x, x, x)
+    with shadowing(tmp_path / "a", operators="*"):
+        found = Applies(lambda x: flex(x, x, x))(x)
+    assert torch.equal(found, expected)
+    assert "flex_attention" in refused(tmp_path / "a")["Applies"]
+    assert read(tmp_path / "a").processes[0].reports.get("operators") is None

@@ -6,6 +6,7 @@ what is left, types among the arguments (``.float()``, ``softmax(dtype=...)``, `
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -38,6 +39,9 @@ def lifted(precision: Precision, own: Iterable[torch.Tensor]) -> Iterator[None]:
         for device in ("cpu", "cuda"):
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            # What the program compiled runs as it was written; the compiler learns nothing of it.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_Operators(precision, own))
         stack.enter_context(_Functions(precision))
         yield
@@ -87,6 +91,8 @@ def _no_fused_dropout(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    supports_higher_order_operators = True  # they are refused with their name
+
     def __init__(self, precision: Precision, own: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._precision = precision

@@ -67,6 +67,23 @@ def facts_of(func: OpOverload) -> OperatorFacts:
     )
 
 
+def higher_order_facts(func: Any, arguments: int) -> OperatorFacts:
+    """What is known of an operator that takes functions (flex attention): its name."""
+    names = tuple(f"argument {at}" for at in range(arguments))
+    return OperatorFacts(
+        name=str(getattr(func, "_name", func))[:200],
+        overload="",
+        space="higher_order",
+        names=names,
+        writes=(),
+        is_view=False,
+        moves=False,
+        draws=False,
+        is_composite=False,
+        defaults={},
+    )
+
+
 def _is_composite(func: OpOverload) -> bool:
     """Whether it is made of other operators on every device, so that only those need be looked at.
 

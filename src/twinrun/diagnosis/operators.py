@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from twinrun.diagnosis.chosen import Chosen
 from twinrun.diagnosis.listing import Listing, children_between
-from twinrun.diagnosis.operator_facts import facts_of
+from twinrun.diagnosis.operator_facts import facts_of, higher_order_facts
 from twinrun.diagnosis.operator_file import OperatorFile
 from twinrun.diagnosis.origins import Origins
 from twinrun.diagnosis.refusal import Refusal, Refused
@@ -24,6 +24,7 @@ from twinrun.recorder.device import capturing
 from twinrun.recorder.scene import OpenCall, Scene
 
 Original = Callable[..., Any]
+is_compiling = torch.compiler.is_compiling
 
 
 class Operators:
@@ -148,7 +149,10 @@ class _Watch:
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Execute one operator of the module's own, and list it."""
-        facts = facts_of(func)
+        if isinstance(func, torch._ops.OpOverload):
+            facts = facts_of(func)
+        else:
+            facts = higher_order_facts(func, len(args))
         if facts.is_composite:
             with self.mode:
                 made = func.decompose(*args, **kwargs)
@@ -188,6 +192,14 @@ class _Watch:
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    # Without this, torch raises into the program at the first one (flex attention, cond).
+    supports_higher_order_operators = True
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """It is none of the program's: torch.compile would leave its functions uncompiled under one."""
+        return True
+
     def __init__(self, watch: _Watch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._watch = watch
@@ -195,7 +207,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if self._watch.is_inside and isinstance(func, torch._ops.OpOverload):
+        if self._watch.is_inside and not is_compiling():
             return self._watch.run(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
