@@ -181,3 +181,19 @@ def test_not_healed_where_it_could_not_be_seen() -> None:
     by_name = {row.name: row.verdict for row in result.rows}
     assert by_name["layers.0.norm:output"] in ("equal", "close")
     assert by_name["layers.0.mlp:output"] == "differs" and result.exit_code == 1
+
+
+def test_a_gradient_that_nobody_sums_differs() -> None:
+    """A replicated weight's gradient left unreduced: what the optimizer makes of it is recorded nowhere."""
+    whole = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    part = torch.randn(16, generator=torch.Generator().manual_seed(1))
+    one, two = MemoryRun(), MemoryRun()
+    one.add("norm.weight:parameter.grad", whole, role="parameter")
+    one.add("norm2.weight:parameter.grad", whole, role="parameter")
+    for rank, held in enumerate((part, whole - part)):
+        mesh = {"tp": (rank, 2)}
+        two.add("norm.weight:parameter.grad", held, rank=rank, mesh=mesh, role="parameter")
+        two.add("norm2.weight:parameter.grad", whole, rank=rank, mesh=mesh, role="parameter")
+    result = compare(one, two)
+    assert [row.verdict for row in result.rows] == ["differs", "equal"]
+    assert result.rows[0].hint is not None and result.rows[0].hint.kind == "partial sum"

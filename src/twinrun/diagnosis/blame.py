@@ -165,10 +165,12 @@ class _Blame:
         """
         modules, names = self._to_graft()
         told = [f"{path}:output" for path in modules] + self._lab.held + names
-        paths = sorted({one.segment.module.path for one in fresh})
+        # Another place of rounding is told by its shadow: no operator would say more.
+        asked = [one for one in fresh if one.state != "rounds elsewhere"]
+        paths = sorted({one.segment.module.path for one in asked})
         options, given, mine = EVERY, "", None
         # A capture has no operators: there is nothing to hold the target's against.
-        if self._wishes.operators and self._lab.has_baseline:
+        if paths and self._wishes.operators and self._lab.has_baseline:
             listed = globs(paths)
             mine = self._lab.again(
                 f"the operators of {many(paths, 'modules')}",
@@ -188,7 +190,7 @@ class _Blame:
         if mine is not None:
             spread = spread_modules(self._result)
             inspection = Inspection(self._lab.baseline, mine, two, spread)
-            self._suspects = [inspection.named(one, fresh) for one in self._suspects]
+            self._suspects = [inspection.named(one, asked) for one in self._suspects]
         if healing or self._lab.held:
             self._prove_by(self._lab.weighing(one, two), told)
 
