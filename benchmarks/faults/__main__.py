@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -98,14 +99,19 @@ def main() -> None:
         found = list(pool.map(lambda case: row(case, given.tools, work, given.answered), chosen))
     rows = [held for held in found if held["answers"]]
     print(table(rows, given.tools), totals(rows, given.tools), sep="\n")
-    written = [{key: _plain(value) for key, value in row.items()} for row in rows]
+    written = [{key: _plain(value, work) for key, value in row.items()} for row in rows]
     given.results.write_text(json.dumps({**about(), "rows": written}, indent=1) + "\n")
 
 
-def _plain(value: Case | dict[str, object]) -> object:
-    if isinstance(value, dict):
-        return {key: asdict(each) for key, each in value.items()}
-    return asdict(value)
+def _plain(value: Case | dict[str, object], work: Path) -> object:
+    """As JSON holds it, without this machine's paths."""
+    if not isinstance(value, dict):
+        return asdict(value)
+    plain = {key: asdict(each) for key, each in value.items()}
+    for each in plain.values():
+        if text := each.get("text"):
+            each["text"] = text.replace(str(work), "DIR").replace(f"{sys.prefix}/bin/", "")[-400:]
+    return plain
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -61,9 +62,13 @@ def about() -> dict[str, Any]:
     """The command, the machine and the versions that a result file names."""
     called = Path(sys.argv[0])
     name = "faults" if called.stem == "__main__" else f"faults.{called.stem}"
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--work")
+    own.add_argument("--results")
+    given = own.parse_known_args(sys.argv[1:])[1]  # where files lie says nothing about the result
     packages = ("torch", "transformers", "twinrun")
     return {
-        "command": f"python -m benchmarks.{name} " + " ".join(sys.argv[1:]),
+        "command": f"python -m benchmarks.{name} " + " ".join(given),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
     }
