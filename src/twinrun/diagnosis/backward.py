@@ -126,16 +126,22 @@ def sent_back(suspects: list[Suspect], result: Result) -> list[str]:
 
 
 def same_tensors(view: View, gradients: Iterable[str]) -> set[str]:
-    """The gradients of the very tensors that these are gradients of: as recorded before a graft."""
+    """The gradients of the very tensors that these are gradients of: as recorded before a graft.
+
+    A record's source is the same value where it was seen last, whose own source is that before it.
+    """
+    held = {(one.process, one.number): one for one in view.records}
     wanted = {name.removesuffix(TOTAL) for name in gradients}
-    held = {(one.process, one.number): one.name for one in view.records}
-    return {
-        f"{held[one.process, number]}{TOTAL}"
-        for one in view.records
-        if one.name in wanted
-        for number in one.sources
-        if (one.process, number) in held
-    }
+    waiting = [one for one in view.records if one.name in wanted]
+    found: set[str] = set()
+    while waiting:
+        record = waiting.pop()
+        for number in record.sources:
+            source = held.get((record.process, number))
+            if source is not None and f"{source.name}{TOTAL}" not in found:
+                found.add(f"{source.name}{TOTAL}")
+                waiting.append(source)
+    return found
 
 
 def proof_of(
