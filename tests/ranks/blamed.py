@@ -61,12 +61,33 @@ class Reduced(nn.Linear):
         return y
 
 
+class Shared(torch.autograd.Function):
+    """What every rank is given: each sends back its share of the gradient, and they are added."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class Spread(nn.Linear):
+    """The first half of a split MLP."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(Shared.apply(input) if WORLD > 1 else input)
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.mix = Norm(), Mix()
         self.up, self.act, self.down = (
-            nn.Linear(WIDTH, INNER, bias=False),
+            Spread(WIDTH, INNER, bias=False),
             nn.GELU(),
             Reduced(INNER, WIDTH, bias=False),
         )

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,7 @@ def run_sides(sides: Sequence[Side], say: Callable[[str], None]) -> list[int]:
     An interrupt, or an error here, ends every process that the commands started, also those that
     left their process group.
     """
+    others = set(_children())
     with _reaping(), _signals():
         running: list[subprocess.Popen[bytes]] = []
         try:
@@ -100,10 +101,10 @@ def run_sides(sides: Sequence[Side], say: Callable[[str], None]) -> list[int]:
                 running.append(_start(side))
             codes = _wait(running, sides, say)
         except Interrupted as interrupt:
-            _stop(running)
+            _stop(running, others)
             codes = [128 + interrupt.number] * len(sides)
         finally:
-            _stop(running)
+            _stop(running, others)
     for side, code in zip(sides, codes, strict=True):
         finish_run(side.directory, exit_code=code)
     return codes
@@ -163,8 +164,11 @@ def _ended(code: int) -> str:
     return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
 
 
-def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End what still runs: asked first, then killed; with whatever it left behind."""
+def _stop(running: Sequence[subprocess.Popen[bytes]], others: Set[int]) -> None:
+    """End what still runs: asked first, then killed; with whatever it left behind.
+
+    ``others`` are children that this process had before: they are not ours to end.
+    """
     alive = [child for child in running if child.poll() is None]
     for child in alive:
         with contextlib.suppress(ProcessLookupError):
@@ -177,10 +181,10 @@ def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
     for child in alive:
         child.wait()
-    _kill_orphans({child.pid for child in running})
+    _kill_orphans({child.pid for child in running} | others)
 
 
-def _kill_orphans(known: set[int]) -> None:
+def _kill_orphans(known: Set[int]) -> None:
     """Kill what was left to this process when its parent ended (torchrun's workers lead groups of their own)."""
     for _ in range(20):
         orphans = [pid for pid in _children() if pid not in known]
