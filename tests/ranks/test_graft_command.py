@@ -187,7 +187,11 @@ def test_the_survivor_of_a_killed_peer_ends_with_3_or_stops(tmp_path: Path, stri
     )  # fmt: skip
     assert first.wait(60) == 128 + 9
     assert "baseline rank 0 died" in second.stderr
-    assert (second.returncode, len(sums(second.stdout))) == ((1, 1) if strict else (3, 2))
+    if strict:
+        # The partner may die before what it gave in its first step has come.
+        assert second.returncode == 1 and len(sums(second.stdout)) < 2
+    else:
+        assert (second.returncode, len(sums(second.stdout))) == (3, 2)
 
 
 def test_an_interrupt_leaves_no_process_behind(program: str, tmp_path: Path) -> None:
