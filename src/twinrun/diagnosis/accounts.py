@@ -96,13 +96,12 @@ class Accounts:
             if all(one is not None and one.state == "clean" for one in (own, *inside)):
                 account.state, account.why = "clean", _ADDS_UP
 
-    def parts(self, result: Result, positions: Mapping[str, int]) -> tuple[Part, ...]:
-        """Everything as parts, in execution order."""
-        rows = rows_by_module(result)
+    def parts(self, rows: Mapping[tuple[str, str], Sequence[Row]]) -> tuple[Part, ...]:
+        """Everything as parts, in execution order; ``rows`` as ``rows_by_module`` gives them."""
         held = sorted(
             self._held.values(), key=lambda one: (one.segment.module.order, one.segment.stretch)
         )
-        return tuple(part_of(one, rows, positions) for one in held)
+        return tuple(part_of(one, rows) for one in held)
 
     def _last(self, account: Account) -> bool:
         """Whether nothing finer is known: a leaf, own code, or a block that was not entered."""
@@ -111,27 +110,26 @@ class Accounts:
         return not (whole_block and self.get(segment.module.path, "own code") is not None)
 
 
-def part_of(
-    account: Account, rows: Mapping[tuple[str, str], Sequence[Row]], positions: Mapping[str, int]
-) -> Part:
+def part_of(account: Account, rows: Mapping[tuple[str, str], Sequence[Row]]) -> Part:
     """An account as a part of the finding."""
     segment = account.segment
     module = segment.module
     worst = None if segment.worst is None else account.weighing.row(segment.worst)
     times = worst.ratio if worst is not None else None
     shadow = account.shadow
-    if shadow is not None and shadow.apart is not None and shadow.allowed:
-        times = shadow.apart / shadow.allowed
+    if shadow is not None and shadow.times is not None:
+        times = shadow.times
+    given, gave = (rows.get((module.path, role), ()) for role in ("input", "output"))
     return Part(
-        position=positions.get(module.path, 0),
+        position=max((row.position for row in (*given, *gave)), default=0),
         module=module.path,
         module_class=module.module_class,
         state=account.state,
         leaf=module.leaf,
         how=segment.how,
         isolated=worst,
-        accumulated=_largest(rows.get((module.path, "output"), ())),
-        inherited=_largest(rows.get((module.path, "input"), ())),
+        accumulated=_largest(gave),
+        inherited=_largest(given),
         shadow=shadow,
         times=times,
         why=account.why or ("its own code" if segment.stretch == "own code" else ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -238,9 +238,9 @@ class _Blame:
 
     def _end(self, outcome: Outcome | None = None, unequal: tuple[Row, ...] = ()) -> Finding:
         rows = rows_by_module(self._result)
-        positions = {path: held[-1].position for (path, _), held in rows.items()}
-        parts = self._accounts.parts(self._result, positions)
-        suspects = tuple(sorted(map(self._with_part, self._suspects), key=self._place))
+        parts = self._accounts.parts(rows)
+        named = [self._with_part(one, rows) for one in self._suspects]
+        suspects = tuple(sorted(named, key=self._place))
         ended = outcome or outcome_of(self._result, suspects, parts)
         return Finding(
             outcome=ended,
@@ -254,14 +254,15 @@ class _Blame:
             advice=advice(self._lab.passes, self._result, suspects),
         )
 
-    def _with_part(self, suspect: Suspect) -> Suspect:
+    def _with_part(
+        self, suspect: Suspect, rows: Mapping[tuple[str, str], Sequence[Row]]
+    ) -> Suspect:
         account = self._accounts.get(suspect.module, "own code") or self._accounts.get(
             suspect.module, "whole"
         )
         if suspect.part is not None or account is None or not account.suspected:
             return suspect
-        rows = rows_by_module(self._result)
-        return replace(suspect, part=part_of(account, rows, {}))
+        return replace(suspect, part=part_of(account, rows))
 
     def _place(self, suspect: Suspect) -> tuple[int, int]:
         held = suspect.fault in ("parameter", "buffer")

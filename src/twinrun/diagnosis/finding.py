@@ -51,6 +51,16 @@ class Shadow:
     apart: float | None
     allowed: float | None
 
+    @property
+    def own(self) -> float:
+        """The larger of both sides' own rounding; 0 where neither is known."""
+        return max(self.baseline or 0.0, self.target or 0.0)
+
+    @property
+    def times(self) -> float | None:
+        """How far the two shadows are apart in units of what rounding explains; None without both."""
+        return self.apart / self.allowed if self.apart is not None and self.allowed else None
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

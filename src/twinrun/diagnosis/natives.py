@@ -58,10 +58,6 @@ class Natives:
                 f"{entry.module}:{port}{NATIVE}",
                 tensor,
                 role="native",
-                module=entry.module,
-                module_class=entry.class_name,
-                root=entry.root.index,
-                call=call.call,
-                mesh=entry.root.mesh,
+                **call.facts,
                 begun=call.begun,
             )

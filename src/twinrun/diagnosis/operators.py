@@ -171,11 +171,7 @@ class _Watch:
             f"{entry.module}:op.{name}",
             tensor,
             role="operator",
-            module=entry.module,
-            module_class=entry.class_name,
-            root=entry.root.index,
-            call=self.call.call,
-            mesh=entry.root.mesh,
+            **self.call.facts,
             tags={"operator": index},
             begun=self.call.begun,
         )

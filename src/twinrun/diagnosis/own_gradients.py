@@ -103,11 +103,7 @@ class OwnGradients:
             own,
             kind="gradient",
             role="output",
-            module=entry.module,
-            module_class=entry.class_name,
-            root=entry.root.index,
-            call=call.call,
-            mesh=entry.root.mesh,
+            **call.facts,
         )
 
     def _guarded(self, act: Callable[[], Any]) -> Any:

@@ -84,12 +84,13 @@ class Passes:
         assert self.baseline is not None
         shared = {"address": f"127.0.0.1:{free_port()}", "token": new_token()}
         place = self._directory("both")
+        # Instruments are the target's; the baseline's were read in a run of its own.
+        observed = replace(options, natives="", aliases="", shadow="", operators="")
         sides = []
         for role, program in (("baseline", self.baseline), ("target", self.target)):
             directory = place / role
             settings = self._settings(role, directory, grafts, **shared)
-            # Shadows, operators and natives are the target's: the baseline is observed only.
-            chosen = options if role == "target" else replace(options, natives="", aliases="")
+            chosen = options if role == "target" else observed
             sides.append(self._side(program, settings, directory, chosen))
         place.mkdir(parents=True)
         text = f"{self.baseline.text}   and   {self.target.text}"

@@ -37,11 +37,6 @@ class Segment:
     moved: bool = False
     why: str = ""
 
-    @property
-    def settled(self) -> bool:
-        """Whether nothing more can be asked of it."""
-        return self.state in ("clean", "differs")
-
 
 def whole(weighing: Weighing, module: Module, reset: Set[str]) -> Segment:
     """The module from its inputs to its outputs."""

@@ -6,7 +6,7 @@ The comparison against a more precise run of the same code on the same inputs is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twinrun.comparison.depth import Way
 from twinrun.comparison.examine import Examiner
@@ -93,9 +93,8 @@ def settle(state: State, apart: float | None, shadow: Shadow, spread: bool, dtyp
     ``spread``: its weights lie over several ranks in one run and not alike in the other, so that its
     sums are rounded in other places by right.
     """
-    own = max(shadow.baseline or 0.0, shadow.target or 0.0)
     low = format_of(dtype).roundoff > _LOW
-    elsewhere = low and not spread and apart is not None and apart > _TOLD * own
+    elsewhere = low and not spread and apart is not None and apart > _TOLD * shadow.own
     if shadow.apart is None or shadow.allowed is None:
         # One shadow tells other bits from an accident, not another function from other rounding.
         return "undecided" if elsewhere and state == "clean" else state
@@ -111,9 +110,7 @@ def settle(state: State, apart: float | None, shadow: Shadow, spread: bool, dtyp
 
 
 def _apart(shadow: Shadow) -> float:
-    if shadow.apart is None or not shadow.allowed:
-        return -1.0
-    return shadow.apart / shadow.allowed
+    return -1.0 if shadow.times is None else shadow.times
 
 
 def _shadow_name(name: str) -> str:
@@ -122,7 +119,7 @@ def _shadow_name(name: str) -> str:
 
 
 def _renamed(key: Key, name: str) -> Key:
-    return Key(key.step, name, key.occurrence, key.recompute, key.job)
+    return replace(key, name=name)
 
 
 def _examined(one: Points, a: Point, two: Points, b: Point, way: Way) -> Outcome:

@@ -181,7 +181,7 @@ def _renaming(one: View, two: View, aliases: Mapping[str, str]) -> Callable[[Rec
 
 
 def _native(key: Key) -> Key:
-    return Key(key.step, key.name + NATIVE, key.occurrence, key.recompute, key.job)
+    return replace(key, name=key.name + NATIVE)
 
 
 def _longest(records: Iterable[Record]) -> int:

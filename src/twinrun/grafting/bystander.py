@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twinrun.recorder.intercept import DumpInterceptor
+from twinrun.recorder.options import Options
 
 
 class Bystander:
@@ -12,6 +13,7 @@ class Bystander:
 
     def __init__(self) -> None:
         self.marks = 0
+        self.options = Options(taps="none")
         self.dump_interceptors: list[DumpInterceptor] = []
 
     @property

@@ -37,8 +37,7 @@ class Seam:
         self._quiet_outputs: set[str] = set()
         self._quiet_inputs: dict[str, tuple[list[bool], set[str]]] = {}
         self._optimizer: Any = None
-        options = getattr(recorder, "options", None)
-        self._aliases = read_aliases("" if options is None else options.aliases)
+        self._aliases = read_aliases(recorder.options.aliases)
 
     def install(self, *, boundaries: bool = True) -> None:
         """Begin to intercept; without ``boundaries`` only what the program dumps."""
@@ -177,11 +176,7 @@ class Seam:
             value,
             kind=site.kind,
             role="native",
-            module=site.module,
-            module_class=site.module_class,
-            root=call.entry.root.index,
-            call=call.call,
-            mesh=call.entry.root.mesh,
+            **call.facts,
         )
 
     def _site(self, name: str, role: str, call: OpenCall) -> Site:

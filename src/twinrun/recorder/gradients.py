@@ -140,17 +140,12 @@ class Gradients:
             )
 
     def _record(self, gradient: torch.Tensor, name: str, call: OpenCall) -> None:
-        entry = call.entry
         self._recorder.observe(
             name,
             gradient,
             kind="gradient",
             role="output",
-            module=entry.module,
-            module_class=entry.class_name,
-            root=entry.root.index,
-            call=call.call,
-            mesh=entry.root.mesh,
+            **call.facts,
         )
 
 

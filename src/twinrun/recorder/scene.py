@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from twinrun.recorder.flow import UNKNOWN
 from twinrun.recorder.record import Tag
@@ -42,6 +43,18 @@ class OpenCall:
     recompute: bool
     sight: Sight = field(default_factory=Sight)
     tags: dict[str, Mapping[str, Tag]] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every record that is made of this call says of where it belongs: for ``Recorder.observe``."""
+        entry = self.entry
+        return {
+            "module": entry.module,
+            "module_class": entry.class_name,
+            "root": entry.root.index,
+            "call": self.call,
+            "mesh": entry.root.mesh,
+        }
 
 
 class Scene(threading.local):

@@ -108,10 +108,9 @@ def _adds(part: Part) -> str:
         return "another shape or kind of value" if row is not None else "not measured"
     told = f"relative L2 {figure(row.measures.relative_l2)} given the baseline's inputs"
     shadow = part.shadow
-    if shadow is not None and shadow.apart is not None and shadow.allowed:
-        own = max(shadow.baseline or 0.0, shadow.target or 0.0)
-        if own and row.measures.relative_l2 > own:
-            told += f", {figure(row.measures.relative_l2 / own)} x its own rounding"
+    if shadow is not None and shadow.times is not None:
+        if shadow.own and row.measures.relative_l2 > shadow.own:
+            told += f", {figure(row.measures.relative_l2 / shadow.own)} x its own rounding"
         return told
     if part.times is not None and row.floor is not None and row.floor.kind != "exact":
         told += f", {figure(part.times)} x what rounding explains"
