@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,32 +277,47 @@ def test_unequal_steps_and_names_of_one_side_fail_alone() -> None:
     ]  # fmt: skip
 
 
-def evicted(role: str, rank: int, world: int, **options: Any) -> list[str]:
+def evicted(
+    role: str, rank: int, world: int, dropped: Path, points: list[tuple[int, str]], **options: Any
+) -> list[str]:
     import twinrun.grafting.dispatch as dispatch
 
-    dispatch._EVICT_S = 0.5
-    ex = make(role, rank, world, **options, buffer_bytes=1 << 20)
-    x, told = tensor(180_000), []
-    if rank == 1:
+    dispatch._EVICT_S = 0.2
+    begins = rank == 1 and dropped.name == "met"
+    if begins:
+        ex = make(role, rank, world, **options, buffer_bytes=1 << 20)
         ex.begin(0)
-        time.sleep(4)
-    for at, name in enumerate(("a", "b")):
+    while rank == 1 and not dropped.exists():
+        time.sleep(0.01)
+    if not begins:
+        ex = make(role, rank, world, **options, buffer_bytes=1 << 20)
+    x, told = tensor(180_000), []
+    for at, (step, name) in enumerate(points):
         if role == "baseline":
-            give(ex, 0, name, x + at)
+            give(ex, step, name, x + at)
             continue
         try:
-            assert torch.equal(take(ex, 0, name, x).tensor, x + at)
+            assert torch.equal(take(ex, step, name, x).tensor, x + at)
             told.append("taken")
         except PointFailed as error:
             told.append(str(error))
+    if role == "baseline":
+        dropped.touch()
     ex.close()
     assert ex.failure is None
     return told
 
 
-def test_a_full_buffer_drops_what_somebody_has_taken_and_says_so() -> None:
-    """A rank that comes too late for a kept value learns why; those after it are still there."""
-    told = run_jobs(evicted, 1, 2)
+@pytest.mark.parametrize("came", ["met", "later"])
+@pytest.mark.parametrize("points", [[(0, "a"), (0, "b")], [(0, "a"), (1, "a")]])
+def test_a_full_buffer_drops_what_somebody_has_taken_and_says_so(
+    came: str, points: list[tuple[int, str]], tmp_path: Path
+) -> None:
+    """A rank that comes too late for a kept value learns why; who took it, and later values, are as ever.
+
+    Also where it joins the meeting only after the value was dropped.
+    """
+    told = run_jobs(evicted, 1, 2, dropped=tmp_path / came, points=points)
     assert told["target", 0] == ["taken", "taken"]
     dropped, kept = told["target", 1]
     assert "dropped to make room" in dropped and "--graft-buffer" in dropped and kept == "taken"

@@ -85,8 +85,8 @@ class Dispatch:
         self.sweep()
 
     def _send_kept(self, peer: Peer, want: Want) -> None:
-        for parcel in self.shelf.order(want):
-            self._roster.outlet(peer).send_later(parcel.message(want))
+        for kept in self.shelf.order(want):
+            self._roster.outlet(peer).send_later(kept.message(want))
 
     def sweep(self) -> None:
         """Drop what nobody will want any more."""
@@ -133,11 +133,8 @@ class Dispatch:
                 )
 
     def _evict(self) -> bool:
-        with self._desk.lock:
-            point = self.shelf.evict()
-        if point is None:
-            return False
         limit = self._roster.buffer.limit_bytes
-        why = f"{point} was dropped to make room: raise --graft-buffer above {limit}"
-        self._roster.tell_all({"t": "late", "name": point.name, "why": why})
-        return True
+        with self._desk.lock:
+            return self.shelf.evict(
+                f"it was dropped to make room: raise --graft-buffer above {limit}"
+            )

@@ -212,11 +212,6 @@ class Exchange:
                 point = Point.read(header.get("p"), who)
                 if peer.rank.role == self.me.role:
                     self._outcome(point, (peer.rank, read(header, "why", str, who)))
-            elif kind == "late":
-                self.ledger.of(peer.rank).failed[read(header, "name", str, who)] = read(
-                    header, "why", str, who
-                )
-                self.ledger.version += 1
             else:
                 raise PeerError(f"{who} sent an unknown message {str(kind)[:40]!r}")
 

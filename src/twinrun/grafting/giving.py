@@ -116,6 +116,17 @@ class Kept:
     parcel: Parcel
     done: set[Rank] = field(default_factory=set)
     taken: int = 0
+    dropped: str = ""
+    """why its values are gone; the entry stays for those who have yet to ask for them"""
+
+    def message(self, want: Want) -> Message:
+        """The message that answers ``want``: the value, or why it cannot be had any more."""
+        if not self.dropped:
+            return self.parcel.message(want)
+        parcel = self.parcel
+        return Message(
+            {"p": list(parcel.point), "h": parcel.announced, "k": want.number, "late": self.dropped}
+        )
 
 
 class Shelf:
@@ -132,8 +143,8 @@ class Shelf:
         held = self._wants.get((parcel.point.name, parcel.announced), {})
         return {rank: want for rank, want in held.items() if want.since <= parcel.point.at}
 
-    def order(self, want: Want) -> list[Parcel]:
-        """Note an order; the kept parcels that it is for, each to be sent once."""
+    def order(self, want: Want) -> list[Kept]:
+        """Note an order; what is kept for it, each to be answered once."""
         self._wants.setdefault((want.name, want.saw), {})[want.receiver] = want
         found = []
         for kept in self.kept:
@@ -144,7 +155,7 @@ class Shelf:
                 kept.done.add(want.receiver)
                 if parcel.point.at >= want.since and want.boxes != ():
                     kept.taken += 1
-                    found.append(parcel)
+                    found.append(kept)
         return found
 
     def keep(self, parcel: Parcel, done: Sequence[Rank]) -> None:
@@ -166,11 +177,12 @@ class Shelf:
                 self._buffer.free(kept.parcel.nbytes)
         self.kept = left
 
-    def evict(self) -> Point | None:
-        """Drop the oldest parcel that somebody has taken; its point, or None where there is none."""
-        for at, kept in enumerate(self.kept):
-            if kept.taken:
-                del self.kept[at]
+    def evict(self, why: str) -> bool:
+        """Drop the oldest values that somebody has taken; whether there were any."""
+        for kept in self.kept:
+            if kept.taken and not kept.dropped:
                 self._buffer.free(kept.parcel.nbytes)
-                return kept.parcel.point
-        return None
+                kept.parcel = Parcel(kept.parcel.point, kept.parcel.announced, None)
+                kept.dropped = why
+                return True
+        return False

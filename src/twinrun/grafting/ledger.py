@@ -28,7 +28,6 @@ class Progress:
     ended: str = ""
     """why it takes no further part, "" while it does"""
     announced: dict[str, list[Announcement]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 class Ledger:

@@ -72,7 +72,7 @@ class Taking:
     def run(self) -> Taken:
         exchange = self.x
         exchange.stash.drop_before(self.point)
-        patience = Patience(exchange.limit_s(), self._check)
+        patience = Patience(exchange.limit_s(), exchange.alive)
         while True:
             made = exchange.orders.current(
                 self.point, self.holding, whole=self.whole, lock=exchange.lock
@@ -83,20 +83,13 @@ class Taking:
                 return self._finish(made, patience.waited_s)
             if not patience.pause():
                 if exchange.limit_s() > patience.waited_s:
-                    patience = Patience(exchange.limit_s(), self._check)
+                    patience = Patience(exchange.limit_s(), exchange.alive)
                     continue
                 missing = f" (not known yet: {made.missing})" if isinstance(made, Wait) else ""
                 raise exchange.stalled(
                     f"{self.point} was waited for {patience.waited_s:.0f} s{missing}",
                     "see whether the other run reaches that point at all, or raise --graft-timeout",
                 )
-
-    def _check(self) -> None:
-        self.x.alive()
-        for rank, progress in self.x.ledger.ranks.items():
-            why = progress.failed.pop(self.point.name, None)
-            if why is not None:
-                raise PointFailed(f"{self.point}: {rank} sent it too long ago: {why}")
 
     def _collect(self, order: Order) -> bool:
         """Take what has arrived; whether that was all."""
@@ -125,7 +118,6 @@ class Taking:
             header = inlet.poll()
             if header is None:
                 if self._past(peer) or ended:
-                    self._check()  # it may have said why
                     raise PointFailed(
                         f"{self.point}: {sender} went past it without holding it",
                         seen=f"its last point: {exchange.ledger.of(sender).last or 'none'}",
@@ -152,6 +144,9 @@ class Taking:
     def _accept(self, order: Order, at: int, header: Header, payload: Any) -> None:
         pull = order.plan.pulls[at]
         sender = f"{OTHER[self.x.me.role]} rank {pull.sender}"
+        if "late" in header:
+            why = read(header, "late", str, sender)
+            raise PointFailed(f"{self.point}: {sender} sent it too long ago: {why}")
         if (
             header.get("h") != order.numbers.get(pull.sender)
             or header.get("k") != order.orders[pull.sender]
