@@ -2,7 +2,7 @@
 
 python -m benchmarks.faults [--faults GLOB] [--families llama] [--tp 1 2] [--dtypes float32]
     [--tools ours compare msprobe] [--kinds faults right] [--seeds N] [--work DIR]
-    [--jobs 1] [--answered]
+    [--jobs 1] [--spread] [--cold] [--answered]
 
 Each case of each tool leaves a file under DIR/answers; what is there is not run
 again. Prints one table and writes it, with machine and versions, to benchmarks/results/faults.json.
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from benchmarks.faults.faults import FAMILIES
 from benchmarks.faults.score import Answer, Named, grade
 from benchmarks.faults.table import cell, table, totals
 from benchmarks.faults.tools import msprobe, ours
+from benchmarks.faults.warm import serving
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 TOOLS: dict[str, Callable[[Case, Path], Answer]] = {
@@ -84,6 +86,8 @@ def main() -> None:
     parser.add_argument("--tools", nargs="*", choices=sorted(TOOLS), default=["ours", "compare"])
     parser.add_argument("--kinds", nargs="*", choices=["faults", "right"], default=["faults"])
     parser.add_argument("--seeds", type=int, default=1, help="models without a fault, of each kind")
+    parser.add_argument("--spread", action="store_true", help="each seed is one kind only, in turn")
+    parser.add_argument("--cold", action="store_true", help="every program imports torch itself")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--answered", action="store_true", help="run nothing: tell what is there")
@@ -91,11 +95,12 @@ def main() -> None:
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp(prefix="twinrun-faults-"))
     every = [*(faulty() if "faults" in given.kinds else [])]
-    every += [*(right(given.seeds) if "right" in given.kinds else [])]
+    every += [*(right(given.seeds, spread=given.spread) if "right" in given.kinds else [])]
     chosen = select(
         every, names=given.faults, families=given.families, tp=given.tp, dtypes=given.dtypes
     )
-    with ThreadPoolExecutor(given.jobs) as pool:
+    warm = nullcontext() if given.cold or given.answered else serving()
+    with warm, ThreadPoolExecutor(given.jobs) as pool:
         found = list(pool.map(lambda case: row(case, given.tools, work, given.answered), chosen))
     rows = [held for held in found if held["answers"]]
     print(table(rows, given.tools), totals(rows, given.tools), sep="\n")

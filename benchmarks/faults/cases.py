@@ -75,18 +75,22 @@ def faulty() -> Iterable[Case]:
                     yield Case(family, tp, two.mode, dtype, two.bias, two.text)
 
 
-def right(seeds: int) -> Iterable[Case]:
-    """Every rewrite, and models without a fault on one, two and four ranks, ``seeds`` of each."""
+KINDS = [(f, tp, d) for f in FAMILIES for tp in (1, 2, 4) for d in ("float32", "bfloat16")]
+
+
+def right(seeds: int, *, spread: bool = False) -> Iterable[Case]:
+    """Every rewrite, and models without a fault on one, two and four ranks, ``seeds`` of each.
+
+    ``spread``: each seed is one kind only, in turn.
+    """
     for one in REWRITES:
         for family in one.families:
             for tp in one.tp:
                 for dtype in one.dtypes:
                     yield Case(family, tp, "forward", dtype, rewrite=one.name)
     for seed in range(seeds):
-        for family in FAMILIES:
-            for tp in (1, 2, 4):
-                for dtype in ("float32", "bfloat16"):
-                    yield Case(family, tp, "forward", dtype, seed=seed)
+        for family, tp, dtype in [KINDS[seed % len(KINDS)]] if spread else KINDS:
+            yield Case(family, tp, "forward", dtype, seed=seed)
 
 
 def select(

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults import warm as warm_start
 from benchmarks.faults.cases import Case
 
 ROOT = Path(__file__).parents[2]
@@ -37,14 +38,21 @@ def surroundings() -> dict[str, Any]:
 def launcher(tp: int, python: str = sys.executable) -> list[str]:
     """Python as one process, or as ``tp`` ranks under torchrun on a free port."""
     if tp == 1:
-        return [python]
-    spread = ["-m", "torch.distributed.run", "--nproc-per-node", str(tp)]
-    return [python, *spread, "--master-port", "0", "--standalone"]
+        return [python, *warmly(python)]
+    spread = ["torch.distributed.run", "--nproc-per-node", str(tp)]
+    once = [python, *warmly(python), *spread, "--master-port", "0", "--standalone"]
+    return [*once, *warmly(python)]
+
+
+def warmly(python: str) -> list[str]:
+    """What stands before the name of a module: `-m`, or the process that has everything imported."""
+    warm = python == sys.executable and warm_start.NAME in os.environ
+    return ["-m", "benchmarks.faults.warm"] if warm else ["-m"]
 
 
 def run(case: Case, work: Path, *, planted: bool, tp: int, program: str = PROGRAM) -> list[str]:
     """One side of a case: the right run, or the target with what is planted in it."""
-    given = ["-m", program, "run", str(work / "models" / case.model), *case.options]
+    given = [program, "run", str(work / "models" / case.model), *case.options]
     return [*launcher(tp), *given, *(case.planted if planted else [])]
 
 
