@@ -8,8 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import pytest
 
@@ -53,7 +57,10 @@ class Node:
     device: str
     address: str
 
-    def start(self, command: list[str], environ: dict[str, str]) -> subprocess.Popen[str]:
+    def start(
+        self, command: list[str], environ: dict[str, str], out: IO[str], err: IO[str]
+    ) -> subprocess.Popen[str]:
+        """Into files: a pipe that nobody empties would hold the other node up too."""
         named = f'hostname {self.space}; exec "$@"'
         line = ["ip", "netns", "exec", self.space, "unshare", "--uts", "sh", "-c", named, "sh"]
         return subprocess.Popen(
@@ -66,8 +73,8 @@ class Node:
                 "OMP_NUM_THREADS": "1",
                 "TWINRUN_LOG": "debug",
             },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
             text=True,
             start_new_session=True,
         )
@@ -98,19 +105,24 @@ def nodes() -> Iterator[list[Node]]:
 
 
 def _both(nodes: list[Node], commands: list[list[str]], environ: dict[str, str]) -> tuple[str, str]:
-    started = [node.start(line, environ) for node, line in zip(nodes, commands, strict=True)]
-    deadline = time.monotonic() + 150
-    told = []
-    try:
-        for process in started:
-            told.append(process.communicate(timeout=max(1.0, deadline - time.monotonic())))
-    finally:
+    with ExitStack() as held:
+        files = [[held.enter_context(TemporaryFile("w+")) for _ in ("out", "err")] for _ in nodes]
+        started = [
+            node.start(line, environ, *into)
+            for node, line, into in zip(nodes, commands, files, strict=True)
+        ]
+        deadline = time.monotonic() + 150
+        while any(each.poll() is None for each in started) and time.monotonic() < deadline:
+            time.sleep(0.05)
         for process in started:
             if process.poll() is None:
                 os.killpg(process.pid, 9)
-                process.wait()
-    assert [process.returncode for process in started] == [0, 0], told
-    return "".join(out for out, _ in told), "".join(err for _, err in told)
+        ended = [process.wait() for process in started]
+        for each in chain(*files):
+            each.seek(0)
+        out, err = ("".join(pair[at].read() for pair in files) for at in (0, 1))
+    assert ended == [0, 0], f"exit codes {ended}\n{out}\n{err}"
+    return out, err
 
 
 def _ranks(out: str) -> list[str]:
