@@ -94,7 +94,12 @@ FAULTS: tuple[Fault, ...] = (
         Expected("{L}.mlp.down_proj|{L}.mlp.experts", "{L}.mlp", hints=("partial sum",)),
         tp=(2,),
     ),
-    Fault("doubled_bias", Expected("{L}.self_attn.o_proj", ATTENTION), tp=(2, 4), bias=True),
+    Fault(
+        "doubled_bias",
+        Expected("{L}.self_attn.o_proj", ATTENTION, hints=("offset",)),
+        tp=(2, 4),
+        bias=True,
+    ),
     Fault(
         "wrong_shard",
         Expected(

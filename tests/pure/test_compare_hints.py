@@ -55,6 +55,20 @@ def test_offset() -> None:
     assert hint_of(torch.tensor([[12]]), torch.tensor([[13]])).kind == "offset"
 
 
+def test_a_bias_taken_twice() -> None:
+    """The same row at every position is told; one row of eight that is another one is not explained by it."""
+    torch.manual_seed(3)
+    x, bias = torch.randn(2, 8, 32), torch.randn(32)
+    hint = hint_of(x, x + bias)
+    assert hint.kind == "offset" and "all 16 positions" in hint.text
+    once = x + bias
+    once[1, 7] += torch.randn(32)
+    other = row_of(x, once).hint
+    assert other is None or other.kind != "offset"
+    few = row_of(x[0, :4], x[0, :4] + bias).hint
+    assert few is None or few.kind != "offset"
+
+
 def test_permuted_among_equal_columns() -> None:
     """A rotary table holds every column twice: halves against pairs are told all the same."""
     angles = torch.outer(torch.arange(16.0), torch.rand(8) + 0.1)
