@@ -80,6 +80,9 @@ class _Stalled:
         self._at += count
         return count
 
+    def withdraw(self) -> int:
+        return 0
+
     def write(self, address: int, nbytes: int) -> int:
         raise NotImplementedError
 

@@ -323,6 +323,38 @@ def test_a_full_buffer_drops_what_somebody_has_taken_and_says_so(
     assert "dropped to make room" in dropped and "--graft-buffer" in dropped and kept == "taken"
 
 
+def lent(role: str, rank: int, world: int, **options: Any) -> list[bool]:
+    from twinrun.grafting.roster import Roster
+
+    Roster._crowded = lambda self: True  # type: ignore[method-assign]
+    ex = make(role, rank, world, **options)
+    own = tensor(512, 1024 // world, seed=rank)
+    right = []
+    for step in range(6):
+        if role == "target" and step % 3 == 2:
+            time.sleep(0.3)  # so long that the sender takes back what it lent, and goes on
+        if role == "baseline":
+            own.fill_(step + rank)
+            give(ex, step, "x", own, dims="a b[tp]", tp=(rank, world))
+            own.fill_(-1.0)
+            continue
+        taken = take(ex, step, "x", own, dims="a b[tp]", tp=(rank, world)).tensor
+        assert taken is not None
+        columns = torch.arange(1024).chunk(world)[rank]
+        expected = step + torch.div(columns, 256, rounding_mode="floor").float()
+        right.append(torch.equal(taken, expected.expand(512, -1)))
+    ex.close()
+    assert ex.failure is None
+    return right
+
+
+@pytest.mark.parametrize("target", [1, 2])
+def test_lent_values_are_those_of_the_moment(target: int) -> None:
+    """Where cores are scarce long runs are lent; a program that writes into its tensor next changes nothing."""
+    told = run_jobs(lent, 4, target)
+    assert all(told["target", rank] == [True] * 6 for rank in range(target))
+
+
 def never_comes(role: str, rank: int, world: int, **options: Any) -> str:
     ex = make(role, rank, world, **options, timeout_s=2.0)
     x = tensor(4)

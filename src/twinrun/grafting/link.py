@@ -153,6 +153,15 @@ def check_token(header: Mapping[str, Any], token: str, who: str) -> None:
 
 def same_user(connected: socket.socket) -> bool:
     """Whether the other end of a Unix socket runs as this user (or as root)."""
+    return _credentials(connected)[1] in (os.getuid(), 0)
+
+
+def process_of(connected: socket.socket) -> int:
+    """The process at the other end of a Unix socket, by the kernel's word; 0 where it is not visible here."""
+    return _credentials(connected)[0] if connected.family == socket.AF_UNIX else 0
+
+
+def _credentials(connected: socket.socket) -> tuple[int, int]:
     raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", raw)
-    return uid in (os.getuid(), 0)
+    pid, uid, _ = struct.unpack("3i", raw)
+    return int(pid), int(uid)

@@ -20,11 +20,17 @@ FOREVER_S = 1e9
 
 
 class Pipe(Protocol):
-    """One direction of bytes; ``write`` and ``read`` move what they can and never block."""
+    """One direction of bytes; ``write`` and ``read`` move what they can and never block.
+
+    After a ``write`` the memory belongs to the pipe until all of it has moved or ``withdraw`` was called,
+    which tells how many more bytes went.
+    """
 
     kind: str
 
     def write(self, address: int, nbytes: int) -> int: ...
+
+    def withdraw(self) -> int: ...
 
     def read(self, address: int, nbytes: int) -> int: ...
 
@@ -158,16 +164,25 @@ class Outlet:
         patience = Patience(self._timeout_s if may_stage else FOREVER_S, self._check)
         if self.pipe is None:
             self.pipe = self._open_pipe()
-        for address, count, keep in parts:
-            while count:
-                moved = self.pipe.write(address, count)
-                if moved:
-                    address, count, nbytes = address + moved, count - moved, nbytes - moved
-                    patience.progress()
-                elif may_stage and patience.waited_s > GRACE_S and self._buffer.take(nbytes):
-                    return Staged(nbytes, chain([(address, count, keep)], parts))
-                elif not patience.pause():
-                    raise PeerError(
-                        f"nothing was taken for {self._timeout_s:g} s and the staging buffer is full"
-                    )
+        pipe = self.pipe
+        try:
+            for address, count, keep in parts:
+                while count:
+                    moved = pipe.write(address, count)
+                    if not moved and may_stage and patience.waited_s > GRACE_S:
+                        held = self._buffer.take(nbytes)
+                        moved = pipe.withdraw() if held else 0
+                        if held and not moved:
+                            return Staged(nbytes, chain([(address, count, keep)], parts))
+                        if held:
+                            self._buffer.free(nbytes)
+                    if moved:
+                        address, count, nbytes = address + moved, count - moved, nbytes - moved
+                        patience.progress()
+                    elif not patience.pause():
+                        raise PeerError(
+                            f"nothing was taken for {self._timeout_s:g} s and the staging buffer is full"
+                        )
+        finally:
+            pipe.withdraw()
         return None

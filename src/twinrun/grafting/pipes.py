@@ -20,10 +20,13 @@ from twinrun.grafting.wire import field as read
 _GREETING_S = 15.0
 
 
-def open_pipe(peer: Peer, me: Rank, record: Header, token: str) -> Pipe:
-    """A pipe to ``peer``: a ring on one host, else a connection of its own. PeerError."""
+def open_pipe(peer: Peer, me: Rank, record: Header, token: str, *, lends: bool) -> Pipe:
+    """A pipe to ``peer``: a ring on one host, else a connection of its own. PeerError.
+
+    ``lends``: cores are scarce, and a ring lends long runs.
+    """
     if rings(peer.local) is None:
-        ring = Ring.create()
+        ring = Ring.create(lends=lends)
         peer.link.send({"t": "ring"}, ring.fd)
         return ring
     connected, _ = connect(peer.record, {**record, "host": ""}, str(peer.rank))

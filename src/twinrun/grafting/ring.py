@@ -9,6 +9,7 @@ import os
 from typing import Final
 
 from twinrun.errors import PeerError
+from twinrun.grafting.lending import PIECE, Borrower, Lender, Vector
 from twinrun.grafting.memory import memmove
 from twinrun.grafting.rows import Rows
 
@@ -31,13 +32,16 @@ class Ring:
     """One direction of bytes from one writer to one reader; each end is used by one thread at a time.
 
     The counters only grow: ``head`` bytes were written, ``tail`` bytes were read. Needs a processor
-    that keeps the order of stores (x86-64); ``supported()`` says so.
+    that keeps the order of stores (x86-64); ``supported()`` says so. Long runs may be lent instead
+    (``lending``); they pass the counters by.
     """
 
     kind = "shared memory"
 
     def __init__(self, fd: int, capacity: int) -> None:
         self.fd = fd
+        self._lender: Lender | None = None
+        self._borrower: Borrower | None = None
         self.capacity = capacity
         self._map = mmap.mmap(fd, HEADER_BYTES + capacity)
         self._view = memoryview(self._map)
@@ -46,18 +50,22 @@ class Ring:
         self._base = ctypes.addressof(self._anchor) + HEADER_BYTES
 
     @classmethod
-    def create(cls, capacity: int = CAPACITY) -> Ring:
-        """A new ring; hand ``fd`` to the reader over a Unix socket."""
+    def create(cls, capacity: int = CAPACITY, *, lends: bool = False) -> Ring:
+        """A new ring; hand ``fd`` to the reader over a Unix socket. ``lends``: long runs are lent."""
         fd = os.memfd_create("twinrun-graft", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, HEADER_BYTES + capacity)
         fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS)
-        return cls(fd, capacity)
+        ring = cls(fd, capacity)
+        if lends:
+            ring._lender = Lender(ring._words)
+        return ring
 
     @classmethod
-    def open(cls, fd: int) -> Ring:
+    def open(cls, fd: int, pid: int = 0) -> Ring:
         """The ring behind a descriptor that a peer sent; PeerError unless its size is sealed.
 
         Takes ownership of ``fd``. Without the seal a peer could shrink the file under our feet.
+        ``pid``: the writer's process, from which long runs may be borrowed; 0 where it is not known.
         """
         try:
             sealed = fcntl.fcntl(fd, _F_GET_SEALS) & _SEALS == _SEALS
@@ -68,7 +76,9 @@ class Ring:
         if not sealed or capacity <= 0:
             os.close(fd)
             raise PeerError("a peer sent a descriptor that is no sealed ring")
-        return cls(fd, capacity)
+        ring = cls(fd, capacity)
+        ring._borrower = Borrower(ring._words, pid)
+        return ring
 
     def _ahead(self) -> int:
         """Bytes written and not read yet."""
@@ -80,6 +90,12 @@ class Ring:
     def write(self, address: int, nbytes: int) -> int:
         """Copy up to ``nbytes`` from ``address`` into the ring; how many went in (0: it is full)."""
         head = self._words[_HEAD]
+        if self._lender is not None:
+            if self._lender.lent:
+                return self._lender.moved()
+            if self._lender.may(nbytes):
+                self._lender.lend(address, nbytes, head)
+                return 0
         at = head % self.capacity
         count = min(nbytes, self.capacity - self._ahead(), self.capacity - at, STRIDE)
         if count:
@@ -87,9 +103,17 @@ class Ring:
             self._words[_HEAD] = head + count
         return count
 
+    def withdraw(self) -> int:
+        """Take back what was lent; how many more of its bytes went until now."""
+        return 0 if self._lender is None else self._lender.withdraw()
+
     def read(self, address: int, nbytes: int) -> int:
         """Copy up to ``nbytes`` out of the ring to ``address``; how many came (0: it is empty)."""
         tail = self._words[_TAIL]
+        lent = 0 if self._borrower is None else min(self._borrower.left(tail), nbytes, PIECE)
+        if self._borrower is not None and lent:
+            into = Vector(address, lent)
+            return self._borrower.take(ctypes.addressof(into), 1, lent)
         at = tail % self.capacity
         count = min(nbytes, self._ahead(), self.capacity - at, STRIDE)
         if count:
@@ -100,6 +124,9 @@ class Ring:
     def read_rows(self, rows: Rows) -> int:
         """As ``read``, into the next of ``rows``: whole ones in one call of the kernel."""
         tail = self._words[_TAIL]
+        lent = 0 if self._borrower is None else min(self._borrower.left(tail), PIECE)
+        if lent:
+            return self._borrow_rows(rows, lent)
         at = tail % self.capacity
         count = min(self._ahead(), self.capacity - at, STRIDE)
         whole = rows.whole(count)
@@ -114,10 +141,23 @@ class Ring:
         self._words[_TAIL] = tail + count
         return count
 
+    def _borrow_rows(self, rows: Rows, lent: int) -> int:
+        assert self._borrower is not None
+        whole = rows.whole(lent)
+        if whole:
+            count = self._borrower.take(rows.iovec, whole, whole * rows.row_bytes)
+        else:
+            count = min(lent, rows.row_bytes - rows.filled)
+            into = Vector(rows.address, count)
+            count = self._borrower.take(ctypes.addressof(into), 1, count)
+        rows.advance(count)
+        return count
+
     def close(self) -> None:
         """Unmap and close this end; what the other end still maps stays readable to it."""
         if self.fd < 0:
             return
+        self.withdraw()
         os.close(self.fd)
         self.fd = -1
         self._words.release()

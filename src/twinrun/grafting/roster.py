@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import threading
@@ -13,7 +14,14 @@ from twinrun import __version__
 from twinrun.errors import PeerError, TwinrunError
 from twinrun.grafting.direct import ANSWERS, QUESTIONS
 from twinrun.grafting.endpoint import Endpoint, Unreachable, connect
-from twinrun.grafting.link import HungUp, Link, check_token, receive_one, same_user
+from twinrun.grafting.link import (
+    HungUp,
+    Link,
+    check_token,
+    process_of,
+    receive_one,
+    same_user,
+)
 from twinrun.grafting.meeting import Meeting
 from twinrun.grafting.outlet import Buffer, Outlet
 from twinrun.grafting.peer import Listener, Peer, check_greeting, refuse
@@ -101,7 +109,9 @@ class Roster:
         with peer.lock:
             if peer.outlet is None:
                 peer.outlet = Outlet(
-                    lambda: open_pipe(peer, self.me, self._record, self._token),
+                    lambda: open_pipe(
+                        peer, self.me, self._record, self._token, lends=self._crowded()
+                    ),
                     self.buffer,
                     lambda: self.check(peer),
                     self.settings.timeout_s,
@@ -137,6 +147,11 @@ class Roster:
             peer.link.socket.close()
         if self._endpoint is not None:
             self._endpoint.close()
+
+    def _crowded(self) -> bool:
+        """Whether the ranks on this host have no core each."""
+        here = 1 + sum(peer.local for peer in self.peers.values())
+        return here > len(os.sched_getaffinity(0))
 
     # --- joining ---------------------------------------------------------------------------
 
@@ -279,7 +294,8 @@ class Roster:
     def _dispatch(self, peer: Peer, header: Header) -> None:
         kind = header.get("t")
         if kind == "ring":
-            accept(peer, Ring.open(peer.link.take_fd()), self.settings, lambda: self.check(peer))
+            ring = Ring.open(peer.link.take_fd(), process_of(peer.link.socket))
+            accept(peer, ring, self.settings, lambda: self.check(peer))
         elif kind in ANSWERS and peer.sending is not None:
             peer.sending.heard(header)
         elif kind in QUESTIONS and peer.receiving is not None:

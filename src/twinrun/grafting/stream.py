@@ -32,6 +32,10 @@ class Stream:
         except OSError as error:
             raise PeerError(f"the data connection broke: {error}") from None
 
+    def withdraw(self) -> int:
+        """Nothing is ever lent here: what ``write`` took has gone."""
+        return 0
+
     def read(self, address: int, nbytes: int) -> int:
         """Receive up to ``nbytes`` to ``address``; how many came (0: nothing has arrived)."""
         try:
