@@ -42,6 +42,14 @@ def test_factor(a: torch.Tensor) -> None:
     assert "1 over the square root of 80" in hint_of(a, noise(a / 80**0.5)).text
 
 
+def test_half_on_every_rank_is_a_factor(a: torch.Tensor) -> None:
+    """Ranks that each held a part of a sum would differ; an average taken for a sum is the same on all."""
+    hint = hint_of(a, {0: a * 0.5, 1: a * 0.5})
+    assert hint.kind == "factor" and "average over ranks" in hint.text
+    part = torch.randn(a.shape, generator=torch.Generator().manual_seed(2))
+    assert hint_of(a, {0: a - part, 1: part}).kind == "partial sum"
+
+
 def test_sign(a: torch.Tensor) -> None:
     """A turned sign."""
     assert hint_of(a, noise(-a)).kind == "sign"

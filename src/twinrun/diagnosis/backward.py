@@ -129,9 +129,11 @@ def same_tensors(view: View, gradients: Iterable[str]) -> set[str]:
     """The gradients of the very tensors that these are gradients of: as recorded before a graft.
 
     A record's source is the same value where it was seen last, whose own source is that before it.
+    What a module around one of them sends back by itself holds the share that the graft replaced.
     """
     held = {(one.process, one.number): one for one in view.records}
     wanted = {name.removesuffix(TOTAL) for name in gradients}
+    inside = {_module(name) for name in wanted}
     waiting = [one for one in view.records if one.name in wanted]
     found: set[str] = set()
     while waiting:
@@ -140,6 +142,9 @@ def same_tensors(view: View, gradients: Iterable[str]) -> set[str]:
             source = held.get((record.process, number))
             if source is not None and f"{source.name}{TOTAL}" not in found:
                 found.add(f"{source.name}{TOTAL}")
+                around = _module(source.name)
+                if any(path.startswith(f"{around}.") or not around for path in inside):
+                    found.add(f"{source.name}{OWN}")
                 waiting.append(source)
     return found
 

@@ -44,6 +44,11 @@ def _meaning(ratio: float, ranks: int) -> str:
             (1 / math.sqrt(number), f"1 over the square root of {number}"),
         ):
             if math.isclose(abs(ratio), value, rel_tol=1e-4):
-                twice = "; a sum over ranks taken twice would do that" if value == ranks else ""
-                return f" ({told}{twice})"
+                return f" ({told}{_over_ranks(value, ranks)})"
     return ""
+
+
+def _over_ranks(value: float, ranks: int) -> str:
+    if value == ranks:
+        return "; a sum over ranks taken twice would do that"
+    return "; an average over ranks in place of a sum would do that" if value * ranks == 1 else ""

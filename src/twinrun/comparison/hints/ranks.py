@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import torch
+
 from twinrun.comparison.hints.case import Case
 from twinrun.comparison.result import Hint
 
 
+def same_on_all_ranks(case: Case) -> bool:
+    """Whether the ranks hold the same values: parts of a sum would not be."""
+    first, *others = case.ranks.values()
+    return all(torch.equal(first, own) for own in others)
+
+
 def rank_sum(case: Case) -> Hint | None:
-    """The sum of the target's ranks equals the baseline."""
-    if len(case.ranks) < 2:
+    """The sum of the target's ranks, who hold a part each, equals the baseline."""
+    if len(case.ranks) < 2 or same_on_all_ranks(case):
         return None
     total = sum(tensor for _, tensor in sorted(case.ranks.items()))
     residual = case.explained(case.baseline, total)  # type: ignore[arg-type]
