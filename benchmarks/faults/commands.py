@@ -30,7 +30,7 @@ def surroundings() -> dict[str, Any]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONWARNINGS": "ignore",
         "TRANSFORMERS_VERBOSITY": "error",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src"))),
     }
     return {"env": environment, "cwd": ROOT, "timeout": TIMEOUT_S}
 

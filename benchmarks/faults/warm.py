@@ -65,12 +65,10 @@ def ask(argv: list[str]) -> int:
 
 def serve(path: str) -> int:
     """Fork for everyone who asks; returns only in a fork, with the status of what ran there."""
-    import torch
     import transformers.models.gemma.modeling_gemma
     import transformers.models.llama.modeling_llama
     import transformers.models.qwen3_moe.modeling_qwen3_moe  # noqa: F401
 
-    torch.set_num_threads(1)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         Path(path).chmod(0o600)
