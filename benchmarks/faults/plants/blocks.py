@@ -46,7 +46,8 @@ def norm_offset(model: nn.Module, number: int) -> None:
 def embedding_scale(model: nn.Module, number: int) -> None:
     """Gemma's embeddings are not multiplied by the square root of their width."""
     embedding = model.model.embed_tokens
-    replace_forward(embedding, lambda ids: nn.functional.embedding(ids, embedding.weight))
+    original, scale = embedding.forward, embedding.scalar_embed_scale
+    replace_forward(embedding, lambda input_ids: original(input_ids) / scale)
 
 
 def gelu_variant(model: nn.Module, number: int) -> None:
