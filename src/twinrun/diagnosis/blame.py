@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from twinrun.comparison.result import Row
+from twinrun.comparison.view import View
 from twinrun.diagnosis.accounts import Account, Accounts, part_of, rows_by_module
 from twinrun.diagnosis.advice import advice, outcome_of
 from twinrun.diagnosis.backward import (
@@ -27,10 +28,9 @@ from twinrun.diagnosis.laboratory import EVERY, Laboratory, boundaries_of, globs
 from twinrun.diagnosis.options import Wishes
 from twinrun.diagnosis.parameters import held_suspects
 from twinrun.diagnosis.passes import Passes
-from twinrun.diagnosis.proof import proof_of
+from twinrun.diagnosis.proof import behind_ties, proof_of
 from twinrun.diagnosis.roots import unequal_inputs
 from twinrun.diagnosis.segments import segments
-from twinrun.diagnosis.weighing import Weighing
 
 
 def blame(passes: Passes, wishes: Wishes | None = None) -> Finding:
@@ -86,7 +86,7 @@ class _Blame:
         if lab.held:
             told = many(lab.held, "parameters or buffers")
             pair = lab.grafted(f"with the baseline's {told}", "", EVERY)
-            self._prove_by(lab.weighing(*pair), lab.held)
+            self._prove_by(pair, lab.held)
 
     def _isolate(self) -> None:
         """Every block is given the baseline's inputs, all in one pass: none lies inside another."""
@@ -192,7 +192,7 @@ class _Blame:
             inspection = Inspection(self._lab.baseline, mine, two, spread)
             self._suspects = [inspection.named(one, asked) for one in self._suspects]
         if healing or self._lab.held:
-            self._prove_by(self._lab.weighing(one, two), told)
+            self._prove_by((one, two), told)
 
     def _to_graft(self) -> tuple[list[str], list[str]]:
         """The modules whose outputs, and the points that, put every suspect right."""
@@ -220,8 +220,12 @@ class _Blame:
             )
         )
 
-    def _prove_by(self, after: Weighing, told: Sequence[str]) -> None:
+    def _prove_by(self, healed: tuple[View, View], told: Sequence[str]) -> None:
+        after = self._lab.weighing(*healed)
         self._proof = proof_of(told, self._lab.as_run, after, self._tree)
+        if self._proof.state == "partly" and behind_ties(self._lab.compared(healed[1])):
+            text = f"{self._proof.text}: as much as a choice explains that rounding tipped"
+            self._proof = replace(self._proof, text=text)
         self._suspects = [replace(one, proof=self._proof) for one in self._suspects]
 
     # --- what is known ---------------------------------------------------------------------

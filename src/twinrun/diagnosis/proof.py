@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twinrun.comparison.result import Result
 from twinrun.diagnosis.finding import Healing, Proof
 from twinrun.diagnosis.tree import Tree
 from twinrun.diagnosis.weighing import Weighed, Weighing
@@ -30,6 +31,11 @@ def proof_of(points: Sequence[str], before: Weighing, after: Weighing, tree: Tre
     state = _state(worst, start, left)
     name = worst.name if not worst.record.step else f"{worst.name} (step {worst.record.step})"
     return Proof(state, tuple(points), name, start, left, worst.ratio, _text(state, start, left))
+
+
+def behind_ties(result: Result) -> bool:
+    """Whether nothing differs in a comparison but what follows from a choice that rounding tipped."""
+    return result.verdict == "undecided" and any(row.reason == "tie" for row in result.rows)
 
 
 def _state(worst: Weighed, start: float | None, left: float | None) -> Healing:
