@@ -34,8 +34,12 @@ def proof_of(points: Sequence[str], before: Weighing, after: Weighing, tree: Tre
 
 
 def behind_ties(result: Result) -> bool:
-    """Whether nothing differs in a comparison but what follows from a choice that rounding tipped."""
-    return result.verdict == "undecided" and any(row.reason == "tie" for row in result.rows)
+    """Whether nothing differs in a comparison but what follows from a choice that rounding tipped.
+
+    What only one of the two recorded says nothing: a pass leaves parameters out.
+    """
+    tied = any(row.reason == "tie" for row in result.rows)
+    return tied and not any(row.verdict == "differs" for row in result.rows)
 
 
 def _state(worst: Weighed, start: float | None, left: float | None) -> Healing:
