@@ -72,7 +72,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("rope_halves", Expected(ATTENTION, "{L}", hints=("permuted", "region"))),
     Fault("rope_layout", Expected("model.rotary_emb", "model", hints=("permuted",))),
-    Fault("mask_off_by_one", Expected(ATTENTION, "{L}", ("add",), ("shifted", "region"))),
+    Fault("mask_off_by_one", Expected(ATTENTION, "{L}", ("cat", "add"), ("shifted", "region"))),
     Fault("mask_of_model", Expected("model", "", hints=("shifted", "region"))),
     Fault("norm_epsilon", Expected("{L}.input_layernorm", "{L}"), layer=0),
     Fault("norm_epsilon_larger", Expected("{L}.input_layernorm", "{L}"), layer=0),

@@ -43,10 +43,10 @@ class Accounts:
         return iter(self._held.values())
 
     def add(self, segment: Segment, weighing: Weighing) -> None:
-        """Enter what a pass says of one stretch."""
+        """Enter what a pass says of one stretch; what was inspected already stays as it was found."""
         key = (segment.module.path, segment.stretch)
         known = self._held.get(key)
-        if known is not None and segment.state == "unknown":
+        if known is not None and (known.suspected or known.asked or segment.state == "unknown"):
             return
         self._held[key] = Account(segment, weighing, state=segment.state, why=segment.why)
 
