@@ -161,6 +161,11 @@ class Row:
         return self.verdict in AGREEING
 
     @property
+    def is_choice(self) -> bool:
+        """Whether its values are picked, not computed: integers and bools."""
+        return self.floor is not None and self.floor.kind == "exact"
+
+    @property
     def point(self) -> str:
         """The point as text: ``model.layers.0.mlp:output`` with step and occurrence where not 0."""
         extra = [f"step {self.step}"] if self.step else []

@@ -28,7 +28,7 @@ from twinrun.diagnosis.laboratory import EVERY, Laboratory, boundaries_of, globs
 from twinrun.diagnosis.options import Wishes
 from twinrun.diagnosis.parameters import held_suspects
 from twinrun.diagnosis.passes import Passes
-from twinrun.diagnosis.proof import behind_ties, proof_of
+from twinrun.diagnosis.proof import proof_of, tipped_modules, with_choices
 from twinrun.diagnosis.roots import unequal_inputs
 from twinrun.diagnosis.segments import segments
 
@@ -86,7 +86,7 @@ class _Blame:
         if lab.held:
             told = many(lab.held, "parameters or buffers")
             pair = lab.grafted(f"with the baseline's {told}", "", EVERY)
-            self._prove_by(pair, lab.held)
+            self._prove_by(pair, lab.held, "")
 
     def _isolate(self) -> None:
         """Every block is given the baseline's inputs, all in one pass: none lies inside another."""
@@ -192,7 +192,7 @@ class _Blame:
             inspection = Inspection(self._lab.baseline, mine, two, spread)
             self._suspects = [inspection.named(one, asked) for one in self._suspects]
         if healing or self._lab.held:
-            self._prove_by((one, two), told)
+            self._prove_by((one, two), told, healing)
 
     def _to_graft(self) -> tuple[list[str], list[str]]:
         """The modules whose outputs, and the points that, put every suspect right."""
@@ -220,12 +220,15 @@ class _Blame:
             )
         )
 
-    def _prove_by(self, healed: tuple[View, View], told: Sequence[str]) -> None:
-        after = self._lab.weighing(*healed)
-        self._proof = proof_of(told, self._lab.as_run, after, self._tree)
-        if self._proof.state == "partly" and behind_ties(self._lab.compared(healed[1])):
-            text = f"{self._proof.text}: as much as a choice explains that rounding tipped"
-            self._proof = replace(self._proof, text=text)
+    def _prove_by(self, healed: tuple[View, View], told: Sequence[str], healing: str) -> None:
+        lab = self._lab
+        self._proof = proof_of(told, lab.as_run, lab.weighing(*healed), self._tree)
+        tipped = tipped_modules(lab.compared(healed[1])) if self._proof.state == "partly" else []
+        if tipped:
+            chosen = either(healing, boundaries(tipped, "output"))
+            purpose = f"proof, with {many(tipped, 'choices')} that rounding tipped held too"
+            after = lab.weighing(*lab.grafted(purpose, chosen, EVERY))
+            self._proof = with_choices(self._proof, tipped, after, lab.as_run, self._tree)
         self._suspects = [replace(one, proof=self._proof) for one in self._suspects]
 
     # --- what is known ---------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from twinrun.comparison.result import Result
 from twinrun.diagnosis.finding import Healing, Proof
@@ -33,13 +34,28 @@ def proof_of(points: Sequence[str], before: Weighing, after: Weighing, tree: Tre
     return Proof(state, tuple(points), name, start, left, worst.ratio, _text(state, start, left))
 
 
-def behind_ties(result: Result) -> bool:
-    """Whether nothing differs in a comparison but what follows from a choice that rounding tipped.
+def tipped_modules(result: Result) -> list[str]:
+    """The modules whose choices rounding tipped, where nothing differs but what follows from those.
 
     What only one of the two recorded says nothing: a pass leaves parameters out.
     """
-    tied = any(row.reason == "tie" for row in result.rows)
-    return tied and not any(row.verdict == "differs" for row in result.rows)
+    if any(row.verdict == "differs" for row in result.rows):
+        return []
+    tied = [
+        row.name.rpartition(":") for row in result.rows if row.reason == "tie" and row.is_choice
+    ]
+    return list(dict.fromkeys(path for path, _, port in tied if port.startswith("output")))
+
+
+def with_choices(
+    proof: Proof, tipped: Sequence[str], after: Weighing, before: Weighing, tree: Tree
+) -> Proof:
+    """A partial proof after a further pass, in which the tipped choices were the baseline's as well."""
+    again = proof_of((*proof.points, *(f"{path}:output" for path in tipped)), before, after, tree)
+    if again.state == "healed":
+        text = f"held with it: the choice of {', '.join(tipped)}, which rounding tipped"
+        return replace(again, text=text)
+    return replace(proof, text=f"{proof.text}, behind a choice that rounding tipped")
 
 
 def _state(worst: Weighed, start: float | None, left: float | None) -> Healing:

@@ -145,9 +145,10 @@ def proof_lines(proof: Proof) -> tuple[str, ...]:
     before = "" if proof.before is None else f" (relative L2 {figure(proof.before)} before"
     after = ")" if proof.after is None else f", {figure(proof.after)} now)"
     state = proof.state if proof.state != "partly" else f"partly healed: {proof.text}"
-    return (
-        f"with {told} from the baseline, {proof.output} is {state}{before}{after if before else ''}",
+    line = (
+        f"with {told} from the baseline, {proof.output} is {state}{before}{after if before else ''}"
     )
+    return (line, proof.text) if proof.text and proof.state == "healed" else (line,)
 
 
 def _undecided(finding: Finding) -> str:

@@ -176,17 +176,13 @@ def _summary(result: Result) -> Iterable[Field]:
             "a second good run (--noise DIR) measures what rounding does there"
         )
         yield Field.of("undecided", told, tone="unsure")
-    choices = [row for row in result.rows if row.reason == "tie" and _is_choice(row)]
+    choices = [row for row in result.rows if row.reason == "tie" and row.is_choice]
     if choices:
         yield Field.of("ties", _tied(choices), tone="unsure")
     if result.first is not None:
         yield Field.of("what follows", _following(result, result.first))
     if result.verdict != "agree":
         yield Field.of("points", _tally(result))
-
-
-def _is_choice(row: Row) -> bool:
-    return row.floor is not None and row.floor.kind == "exact"
 
 
 def _tied(choices: Sequence[Row]) -> str:
