@@ -3,13 +3,13 @@
 A ring costs two copies, made side by side where both processes have a core of their own. Where ranks
 outnumber cores one copy is better: the writer posts a loan in the ring's header, the reader copies by
 process_vm_readv(2), piece by piece, and a piece counts once the reader has seen that the loan still
-stands. A loan that was withdrawn meanwhile leaves nothing behind: the rest comes another way.
+stands. A loan that was withdrawn meanwhile leaves nothing behind: the rest comes another way. Memory that
+the kernel will not read (pinned by a device's driver) is refused, and the ring carries all from then on.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import secrets
 import time
 from typing import Final
@@ -67,6 +67,11 @@ class Lender:
         """Whether a loan stands."""
         return self._nbytes > 0
 
+    @property
+    def refused(self) -> bool:
+        """Whether the reader cannot read here, or not any more."""
+        return not self._words[_REACHES]
+
     def lend(self, address: int, nbytes: int, at: int) -> None:
         """Post a run at position ``at`` of the stream; its memory must stay until all is moved or withdrawn."""
         words = self._words
@@ -118,7 +123,7 @@ class Borrower:
         """Bytes of the loan at position ``at`` of the stream that have not been taken; 0 where none stands."""
         words = self._words
         number = words[_NUMBER]
-        if not number:
+        if not number or not words[_REACHES]:
             return 0
         if number != self._number:
             if words[_AT] != at:
@@ -127,20 +132,19 @@ class Borrower:
         return max(0, words[_NBYTES] - self._offset)
 
     def take(self, vectors: int, count: int, nbytes: int) -> int:
-        """Copy the next ``nbytes`` into ``count`` vectors at address ``vectors``; 0 if it was withdrawn."""
+        """Copy the next ``nbytes`` into ``count`` vectors at address ``vectors``; 0 if it was withdrawn, or is refused."""
         words = self._words
         assert _read_memory is not None
         there = Vector(words[_ADDRESS] + self._offset, nbytes)
         got = int(_read_memory(self._pid, vectors, count, ctypes.byref(there), 1, 0))
-        if got < 0 and ctypes.get_errno() == errno.ESRCH:
-            return 0  # it has died, which its connection tells
+        if got != nbytes:
+            words[_REACHES] = 0
+            return 0
         words[_BUSY] = 1
         _fence()
         stands = words[_NUMBER] == self._number
-        if stands and got == nbytes:
+        if stands:
             words[_TAKEN] += nbytes
             self._offset += nbytes
         words[_BUSY] = 0
-        if stands and got != nbytes:
-            raise PeerError("a peer lent memory that cannot be read; the peer is broken")
         return nbytes if stands else 0

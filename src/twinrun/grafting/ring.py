@@ -92,7 +92,10 @@ class Ring:
         head = self._words[_HEAD]
         if self._lender is not None:
             if self._lender.lent:
-                return self._lender.moved()
+                if not self._lender.refused:
+                    return self._lender.moved()
+                if moved := self._lender.withdraw():
+                    return moved
             if self._lender.may(nbytes):
                 self._lender.lend(address, nbytes, head)
                 return 0
