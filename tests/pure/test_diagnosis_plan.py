@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memory_run import MemoryRun
 
 from twinrun import compare
+from twinrun.diagnosis.calls import called_otherwise
 from twinrun.diagnosis.finding import Finding, Shadow, Suspect
 from twinrun.diagnosis.frontier import frontier, inside
 from twinrun.diagnosis.grafts import boundaries, either, points, write_aliases, write_layouts
@@ -184,3 +185,22 @@ def test_a_tipped_choice_is_no_fault(told: bool) -> None:
     assert found[-1].measured == "undecided" and found[-1].reason == "tie"
     wrong = router(scores.flip(-1), told=told)
     assert Weighing(one, wrong).outputs(made)[-1].measured == "differs"
+
+
+def test_a_module_that_is_called_more_often_is_part_of_the_one_around_it() -> None:
+    """Its first call has no partner, whatever its shape; what it holds goes with it. Other steps say nothing."""
+    whole = run_of("m", "m.mlp", "m.mlp.gate", "m.norm")
+    parts = run_of("m", "m.mlp", "m.mlp.gate", "m.norm")
+    parts.add("m.mlp.gate:output", torch.ones(2, 4), role="output", occurrence=1)
+    parts.add("m.norm:output", torch.ones(2, 4), role="output", step=1)
+    assert called_otherwise(whole, whole) == {}
+    found = called_otherwise(whole, parts)
+    assert found == {"m.mlp.gate": (1, 2)}
+    assert [one.path for one in tree_of(whole, but=found)] == ["m", "m.mlp", "m.norm"]
+    left = tree_of(whole, but={"m", "m.mlp"})
+    assert [one.path for one in left] == ["m", "m.mlp.gate", "m.norm"], "an outermost one stays"
+
+
+def test_a_module_that_the_target_never_calls_is_part_of_the_one_around_it() -> None:
+    """It was left out, or renamed: the code around it answers."""
+    assert called_otherwise(run_of("m", "m.a", "m.b"), run_of("m", "m.b")) == {"m.a": (1, 0)}

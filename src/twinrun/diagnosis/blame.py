@@ -32,6 +32,9 @@ from twinrun.diagnosis.proof import proof_of, tipped_modules, with_choices
 from twinrun.diagnosis.roots import unequal_inputs
 from twinrun.diagnosis.segments import segments
 
+_NOTED = 8
+"""Modules of a kind that are named in the notes."""
+
 
 def blame(passes: Passes, wishes: Wishes | None = None) -> Finding:
     """Run the programs of ``passes`` until the fault is named and proven, or nothing is left to ask.
@@ -280,15 +283,22 @@ class _Blame:
         told = []
         if self._wishes.gradients and not forward_agrees(self._result):
             told = ["the forward pass differs: gradients are looked at once it agrees"]
+        told += [
+            f"{path} is called {two} times where the baseline calls it {one}: part of the module around it"
+            for path, (one, two) in list(self._lab.otherwise.items())[:_NOTED]
+            if self._tree.get(path) is None
+        ]
         unknown = [one for one in self._accounts if one.state == "unknown"]
-        told += [f"{one.segment.module.path} was not isolated: {one.why}" for one in unknown[:8]]
+        told += [
+            f"{one.segment.module.path} was not isolated: {one.why}" for one in unknown[:_NOTED]
+        ]
         told += [
             f"the operators of {one.segment.module.path} name nothing: {one.inside}"
             for one in self._accounts
             if one.inside
         ]
-        if len(unknown) > 8:
-            told.append(f"{len(unknown) - 8} more modules were not isolated")
+        if len(unknown) > _NOTED:
+            told.append(f"{len(unknown) - _NOTED} more modules were not isolated")
         return tuple(told)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from twinrun.comparison.compare import compare
 from twinrun.comparison.result import Result
 from twinrun.comparison.view import View
+from twinrun.diagnosis.calls import called_otherwise
 from twinrun.diagnosis.grafts import (
     aliases_of,
     boundaries,
@@ -33,7 +34,8 @@ EVERY = Options(taps="modules")
 class Laboratory:
     """Both runs as they went, and further passes with values of the baseline in the target.
 
-    ``held`` are parameters and buffers that every further pass takes from the baseline. Captures stay
+    ``held`` are parameters and buffers that every further pass takes from the baseline. ``otherwise`` are
+    modules that the two call not equally often: no pass gives them anything. Captures stay
     open as long as ``opened`` does. ``backward`` is what to record of a backward pass. CaptureError where
     the baseline's capture lacks inputs.
     """
@@ -61,7 +63,8 @@ class Laboratory:
             )
         target = self._open(passes.plain("target", "as it is", options))
         self.result = self.compared(target)
-        self.tree = tree_of(self.baseline)
+        self.otherwise = called_otherwise(self.baseline, target)
+        self.tree = tree_of(self.baseline, but=self.otherwise)
         self._aliases = aliases_of(self.result)
         self._names = write_aliases(self._aliases, passes.work / "names.json")
         self.as_run = self.weighing(self.baseline, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -66,8 +66,10 @@ class Tree:
         return [one for one in self if one.parent is None]
 
 
-def tree_of(*views: View) -> Tree:
-    """The modules that any of the captures recorded an input or an output of.
+def tree_of(*views: View, but: Container[str] = frozenset()) -> Tree:
+    """The modules that any of the captures recorded an input or an output of, outermost ones and others.
+
+    Of the others those in ``but`` are left out, and are part of the module around them.
 
     A module lies inside the one of the longest path that its own begins with; containers that are never called
     (a ModuleList) are no modules here.
@@ -76,6 +78,8 @@ def tree_of(*views: View) -> Tree:
     for view in views:
         for record in sorted(_boundaries(view.records), key=lambda one: (one.step, one.begun)):
             if record.module not in found:
+                if record.module in but and any(up in found for up in _prefixes(record.module)):
+                    continue
                 order = len(found)
                 found[record.module] = Module(record.module, record.module_class, order)
     for path, module in found.items():
