@@ -54,7 +54,7 @@ class Exchange:
         self.stash = Stash(settings.buffer_bytes)
         self.orders = Orders(me, self.roster, self.ledger)
         self._numbers: dict[Holding, int] = {}
-        self._current: dict[str, int] = {}
+        self._current: dict[str, tuple[Holding, int]] = {}
         self._step = -1
         self._look_at = 0.0
         self.last = ""
@@ -252,9 +252,12 @@ class Exchange:
     # --- sending ---------------------------------------------------------------------------
 
     def _announce(self, point: Point, holding: Holding) -> int:
+        current = self._current.get(point.name)
+        if current is not None and current[0] is holding:
+            return current[1]
         number = self._numbers.setdefault(holding, len(self._numbers))
-        if self._current.get(point.name) != number:
-            self._current[point.name] = number
+        self._current[point.name] = (holding, number)
+        if current is None or current[1] != number:
             self.ledger.announce(self.me, Announcement(point.at, number, holding))
             self.roster.tell_all(_announcement(point.at, number, holding))
         return number

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -46,6 +45,7 @@ def address_of(tensor: torch.Tensor) -> int:
 
 
 _function_mode = torch._C._is_torch_function_mode_enabled
+_set_grad_enabled = torch._C._set_grad_enabled
 _REAL = frozenset(dtype for dtype in NAMES if not dtype.is_complex)
 
 
@@ -69,11 +69,26 @@ def _closer(tensor: torch.Tensor) -> Look:
     return Look(tensor, tensor.dtype, shape, str(tensor.device), why)
 
 
-@contextmanager
-def unseen() -> Iterator[None]:
-    """A block whose tensor operations no mode sees and autograd does not record."""
-    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch(), torch.no_grad():
-        yield
+class unseen:
+    """A block whose tensor operations no mode sees and autograd does not record.
+
+    A class with nothing in between: it is entered for every tensor that is looked at.
+    """
+
+    __slots__ = ("_dispatch", "_function", "_grad")
+
+    def __enter__(self) -> None:
+        self._function = torch._C.DisableTorchFunction()
+        self._dispatch = torch._C._DisableTorchDispatch()
+        self._function.__enter__()
+        self._dispatch.__enter__()  # type: ignore[no-untyped-call]
+        self._grad = torch.is_grad_enabled()
+        _set_grad_enabled(False)
+
+    def __exit__(self, *error: Any) -> None:
+        _set_grad_enabled(self._grad)
+        self._dispatch.__exit__(*error)
+        self._function.__exit__(*error)
 
 
 def refusal(tensor: torch.Tensor) -> str:
