@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from twinrun.comparison.view import View
+from twinrun.diagnosis.tree import boundary_records
 
 
 def called_otherwise(baseline: View, target: View) -> dict[str, tuple[int, int]]:
@@ -27,12 +28,8 @@ def called_otherwise(baseline: View, target: View) -> dict[str, tuple[int, int]]
 def _calls(view: View) -> dict[tuple[int, str], int]:
     """(step, path) -> calls of a module, on the rank that called it most often."""
     found: dict[tuple[int, str], int] = defaultdict(int)
-    for record in view.records:
-        if (
-            record.role in ("input", "output")
-            and record.kind == "activation"
-            and not record.recompute
-        ):
+    for record in boundary_records(view):
+        if not record.recompute:
             key = (record.step, record.module)
             found[key] = max(found[key], record.occurrence + 1)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -76,7 +76,7 @@ def tree_of(*views: View, but: Container[str] = frozenset()) -> Tree:
     """
     found: dict[str, Module] = {}
     for view in views:
-        for record in sorted(_boundaries(view.records), key=lambda one: (one.step, one.begun)):
+        for record in sorted(boundary_records(view), key=lambda one: (one.step, one.begun)):
             if record.module not in found:
                 if record.module in but and any(up in found for up in _prefixes(record.module)):
                     continue
@@ -91,8 +91,9 @@ def tree_of(*views: View, but: Container[str] = frozenset()) -> Tree:
     return Tree(found)
 
 
-def _boundaries(records: Iterable[Record]) -> Iterator[Record]:
-    return (one for one in records if one.role in ("input", "output") and one.kind == "activation")
+def boundary_records(view: View) -> Iterator[Record]:
+    """The inputs and outputs of modules in the forward pass."""
+    return (r for r in view.records if r.role in ("input", "output") and r.kind == "activation")
 
 
 def _prefixes(path: str) -> Iterator[str]:

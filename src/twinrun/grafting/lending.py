@@ -131,6 +131,11 @@ class Borrower:
             self._number, self._offset = number, 0
         return max(0, words[_NBYTES] - self._offset)
 
+    def take_run(self, address: int, nbytes: int) -> int:
+        """``take`` into one run of memory."""
+        into = Vector(address, nbytes)
+        return self.take(ctypes.addressof(into), 1, nbytes)
+
     def take(self, vectors: int, count: int, nbytes: int) -> int:
         """Copy the next ``nbytes`` into ``count`` vectors at address ``vectors``; 0 if it was withdrawn, or is refused."""
         words = self._words

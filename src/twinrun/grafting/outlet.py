@@ -164,25 +164,28 @@ class Outlet:
         patience = Patience(self._timeout_s if may_stage else FOREVER_S, self._check)
         if self.pipe is None:
             self.pipe = self._open_pipe()
-        pipe = self.pipe
         try:
-            for address, count, keep in parts:
-                while count:
-                    moved = pipe.write(address, count)
-                    if not moved and may_stage and patience.waited_s > GRACE_S:
-                        held = self._buffer.take(nbytes)
-                        moved = pipe.withdraw() if held else 0
-                        if held and not moved:
-                            return Staged(nbytes, chain([(address, count, keep)], parts))
-                        if held:
-                            self._buffer.free(nbytes)
-                    if moved:
-                        address, count, nbytes = address + moved, count - moved, nbytes - moved
-                        patience.progress()
-                    elif not patience.pause():
-                        raise PeerError(
-                            f"nothing was taken for {self._timeout_s:g} s and the staging buffer is full"
-                        )
+            return self._push(self.pipe, parts, nbytes, patience, may_stage)
         finally:
-            pipe.withdraw()
+            self.pipe.withdraw()
+
+    def _push(
+        self, pipe: Pipe, parts: Iterator[Run], nbytes: int, patience: Patience, may_stage: bool
+    ) -> Staged | None:
+        for address, count, keep in parts:
+            while count:
+                moved = pipe.write(address, count)
+                late = not moved and may_stage and patience.waited_s > GRACE_S
+                if late and self._buffer.take(nbytes):
+                    moved = pipe.withdraw()
+                    if not moved:
+                        return Staged(nbytes, chain([(address, count, keep)], parts))
+                    self._buffer.free(nbytes)
+                if moved:
+                    address, count, nbytes = address + moved, count - moved, nbytes - moved
+                    patience.progress()
+                elif not patience.pause():
+                    raise PeerError(
+                        f"nothing was taken for {self._timeout_s:g} s and the staging buffer is full"
+                    )
         return None

@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 from twinrun.errors import PeerError
-from twinrun.grafting.lending import PIECE, Borrower, Lender, Vector
+from twinrun.grafting.lending import PIECE, Borrower, Lender
 from twinrun.grafting.memory import memmove
 from twinrun.grafting.rows import Rows
 
@@ -113,10 +113,9 @@ class Ring:
     def read(self, address: int, nbytes: int) -> int:
         """Copy up to ``nbytes`` out of the ring to ``address``; how many came (0: it is empty)."""
         tail = self._words[_TAIL]
-        lent = 0 if self._borrower is None else min(self._borrower.left(tail), nbytes, PIECE)
-        if self._borrower is not None and lent:
-            into = Vector(address, lent)
-            return self._borrower.take(ctypes.addressof(into), 1, lent)
+        borrower = self._borrower
+        if borrower is not None and (lent := borrower.left(tail)):
+            return borrower.take_run(address, min(lent, nbytes, PIECE))
         at = tail % self.capacity
         count = min(nbytes, self._ahead(), self.capacity - at, STRIDE)
         if count:
@@ -127,9 +126,9 @@ class Ring:
     def read_rows(self, rows: Rows) -> int:
         """As ``read``, into the next of ``rows``: whole ones in one call of the kernel."""
         tail = self._words[_TAIL]
-        lent = 0 if self._borrower is None else min(self._borrower.left(tail), PIECE)
-        if lent:
-            return self._borrow_rows(rows, lent)
+        borrower = self._borrower
+        if borrower is not None and (lent := borrower.left(tail)):
+            return _borrow_rows(borrower, rows, min(lent, PIECE))
         at = tail % self.capacity
         count = min(self._ahead(), self.capacity - at, STRIDE)
         whole = rows.whole(count)
@@ -144,18 +143,6 @@ class Ring:
         self._words[_TAIL] = tail + count
         return count
 
-    def _borrow_rows(self, rows: Rows, lent: int) -> int:
-        assert self._borrower is not None
-        whole = rows.whole(lent)
-        if whole:
-            count = self._borrower.take(rows.iovec, whole, whole * rows.row_bytes)
-        else:
-            count = min(lent, rows.row_bytes - rows.filled)
-            into = Vector(rows.address, count)
-            count = self._borrower.take(ctypes.addressof(into), 1, count)
-        rows.advance(count)
-        return count
-
     def close(self) -> None:
         """Unmap and close this end; what the other end still maps stays readable to it."""
         if self.fd < 0:
@@ -167,6 +154,16 @@ class Ring:
         self._view.release()
         del self._anchor
         # A copy that runs in another thread may still use the mapping; it goes with the object then.
+
+
+def _borrow_rows(borrower: Borrower, rows: Rows, lent: int) -> int:
+    whole = rows.whole(lent)
+    if whole:
+        count = borrower.take(rows.iovec, whole, whole * rows.row_bytes)
+    else:
+        count = borrower.take_run(rows.address, min(lent, rows.row_bytes - rows.filled))
+    rows.advance(count)
+    return count
 
 
 def supported() -> str | None:

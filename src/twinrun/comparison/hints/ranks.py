@@ -8,7 +8,7 @@ from twinrun.comparison.hints.case import Case
 from twinrun.comparison.result import Hint
 
 
-def same_on_all_ranks(case: Case) -> bool:
+def _same_on_all_ranks(case: Case) -> bool:
     """Whether the ranks hold the same values: parts of a sum would not be."""
     first, *others = case.ranks.values()
     return all(torch.equal(first, own) for own in others)
@@ -16,7 +16,7 @@ def same_on_all_ranks(case: Case) -> bool:
 
 def rank_sum(case: Case) -> Hint | None:
     """The sum of the target's ranks, who hold a part each, equals the baseline."""
-    if len(case.ranks) < 2 or same_on_all_ranks(case):
+    if len(case.ranks) < 2 or _same_on_all_ranks(case):
         return None
     total = sum(tensor for _, tensor in sorted(case.ranks.items()))
     residual = case.explained(case.baseline, total)  # type: ignore[arg-type]
