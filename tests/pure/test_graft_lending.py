@@ -139,7 +139,7 @@ def test_an_interrupted_send_takes_its_loan_back() -> None:
 
     outlet = Outlet(lambda: ring, Buffer(0), gone, 5.0)
     with pytest.raises(PeerError, match="has gone"):
-        outlet.send(Message({"s": 0}, [sent]))
+        outlet.send(Message('{"s":0}', [sent]))
     arrived = reader.read(got.data_ptr(), got.numel())
     assert 0 < arrived < 1000, "the header, which went through the ring"
     assert reader.read(got.data_ptr(), got.numel()) == 0

@@ -14,6 +14,7 @@ from twinrun.errors import UnavailableError
 from twinrun.grafting import reach
 from twinrun.grafting.board import Board
 from twinrun.grafting.layer import Block
+from twinrun.grafting.memory import memmove
 from twinrun.grafting.reference import HANDLE_BYTES
 
 CPU = torch.device("cpu")
@@ -70,6 +71,9 @@ class StandIn:
     def flat(self, device: torch.device, address: int, nbytes: int) -> torch.Tensor:
         storage = torch._C._construct_storage_from_data_pointer(address, CPU, nbytes)
         return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (nbytes,), (1,))
+
+    def copy(self, device: torch.device, to: int, source: int, nbytes: int) -> None:
+        memmove(to, source, nbytes)
 
     def post(self, board: Board, device: torch.device) -> Any:
         return _Post(board, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -203,7 +204,8 @@ def hostile(role: str, rank: int, world: int, message: dict[str, Any], **options
             give(ex, step, "x", x)
         meet(ex, 2)
         peer = next(iter(ex.roster.others("target")))
-        peer.outlet.send(Message({"p": [2, "x", 0], "h": 0, "k": 0, **message}))
+        header = {"p": [2, "x", 0], "h": 0, "k": 0, **message}
+        peer.outlet.send(Message(json.dumps(header)))
         time.sleep(1.0)
     except PeerError as error:
         return str(error)

@@ -28,7 +28,8 @@ class Directions:
 
     def of(self, site: Site, rank: int) -> str | None:
         """b2t, t2b, or None where no filter takes this point; UsageError where both do."""
-        key = (site.name, site.kind, site.role, site.module_class, self._layer(site))
+        layer = self._layer(site) if self.by_layer else None
+        key = (site.name, site.kind, site.role, site.module_class, layer)
         if self._lasting and key in self._known:
             return self._known[key]
         facts = _facts(site) | {"step": site.step, "rank": rank}
@@ -57,7 +58,7 @@ class Directions:
 
     def _layer(self, site: Site) -> Any:
         """A tag may say another layer than the name does."""
-        return dict(site.tags).get("layer") if self.by_layer and site.tags else None
+        return dict(site.tags).get("layer") if site.tags else None
 
 
 def _facts(site: Site) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from twinrun.grafting.patience import Patience
 from twinrun.grafting.peer import Peer
 from twinrun.grafting.point import OTHER, Rank
 from twinrun.grafting.roster import Roster
+from twinrun.grafting.wire import json_text
 
 _EVICT_S = 5.0
 """How long a full buffer is waited for before what somebody took already is dropped."""
@@ -54,7 +55,7 @@ class Dispatch:
         peer = self._roster.peers[want.receiver]
         if peer.goodbye is not None or peer.gone_at:
             return 0
-        outlet = self._roster.outlet(peer)
+        outlet = peer.outlet or self._roster.outlet(peer)
         if peer.sending is not None:
             direct = peer.sending.message(*parcel.parts(want), outlet, peer.served)
             if direct is not None:
@@ -81,7 +82,7 @@ class Dispatch:
         self._send_kept(peer, want)
         peer.served += 1
         if want.boxes != ():
-            self._roster.outlet(peer).send_later(Message({"s": step, "n": peer.served}))
+            self._roster.outlet(peer).send_later(passing(step, peer))
         self.sweep()
 
     def _send_kept(self, peer: Peer, want: Want) -> None:
@@ -138,3 +139,8 @@ class Dispatch:
             return self.shelf.evict(
                 f"it was dropped to make room: raise --graft-buffer above {limit}"
             )
+
+
+def passing(step: int, peer: Peer) -> Message:
+    """Nothing of an earlier step follows, as far as it was asked for by the orders served so far."""
+    return Message(json_text({"s": step, "n": peer.served}))

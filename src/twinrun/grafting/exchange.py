@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 
 from twinrun.errors import PeerError, TwinrunError
-from twinrun.grafting.dispatch import LAST_STEP, Dispatch
+from twinrun.grafting.dispatch import LAST_STEP, Dispatch, passing
 from twinrun.grafting.giving import Given, Parcel, Want
 from twinrun.grafting.ledger import Announcement, Ledger
-from twinrun.grafting.message import Message
 from twinrun.grafting.orders import Orders
 from twinrun.grafting.outcomes import Outcomes
 from twinrun.grafting.peer import Peer
@@ -57,8 +56,14 @@ class Exchange:
         self._current: dict[str, tuple[Holding, int]] = {}
         self._step = -1
         self._look_at = 0.0
-        self.last = ""
+        self._last: Point | None = None
+        self._other = OTHER[me.role]
         self.roster.start()
+
+    @property
+    def last(self) -> str:
+        """The last point that this rank gave or took, "" before the first."""
+        return "" if self._last is None else str(self._last)
 
     # --- what the program calls ------------------------------------------------------------
 
@@ -70,13 +75,18 @@ class Exchange:
             with self.lock:
                 parcel = parcel_of(self._announce(point, holding))
                 orders = self.dispatch.shelf.orders(parcel)
-            if len(orders) < (self.roster.world(OTHER[self.me.role]) or LAST_STEP):
+            if len(orders) < (self.roster.world(self._other) or LAST_STEP):
                 self.dispatch.keep(parcel, orders)
-            wants = [want for want in orders.values() if want.boxes != ()]
-            sent = [self.dispatch.send(parcel, want) for want in wants]
-            others = [self.roster.peers[want.receiver] for want in wants]
-            channels = {p.channel for p in others or self.roster.others(OTHER[self.me.role])}
-            return Given(sum(sent), len(sent), ", ".join(sorted(channels)) or "staged")
+            sent = receivers = 0
+            channels = set()
+            for want in orders.values():
+                if want.boxes != ():
+                    sent += self.dispatch.send(parcel, want)
+                    receivers += 1
+                    channels.add(self.roster.peers[want.receiver].channel)
+            if not receivers:
+                channels = {p.channel for p in self.roster.others(self._other)}
+            return Given(sent, receivers, ", ".join(sorted(channels)) or "staged")
 
     def take(self, point: Point, holding: Holding, *, whole: bool = False) -> Taken:
         """Wait for the other run's value of ``point``, as boxes in ``holding``'s layout or whole."""
@@ -111,7 +121,7 @@ class Exchange:
         self.roster.tell_all({"t": "failed", "p": list(point), "why": why})
 
     def _advance(self, point: Point) -> None:
-        self.last = str(point)
+        self._last = point
         if point.step > self._step:
             self._pass(point.step)
 
@@ -152,7 +162,7 @@ class Exchange:
 
     def _look_around(self) -> None:
         """Whoever started both jobs leaves a file when the other one has ended."""
-        other = OTHER[self.me.role]
+        other = self._other
         directory = self.settings.journal
         if directory and not self.roster.others(other) and ended_mark(directory, other).exists():
             self.failed(
@@ -267,20 +277,20 @@ class Exchange:
         with self.lock:
             self.ledger.advance(self.me, step, self.last)
             self.roster.tell_all({"t": "step", "step": step, "last": self.last})
-        for peer in self.roster.others(OTHER[self.me.role]):
+        for peer in self.roster.others(self._other):
             if peer.outlet is not None and peer.goodbye is None and not peer.gone_at:
-                peer.outlet.send(Message({"s": step, "n": peer.served}))
+                peer.outlet.send(passing(step, peer))
 
     # --- waiting ---------------------------------------------------------------------------
 
     def limit_s(self) -> float:
-        other = OTHER[self.me.role]
+        other = self._other
         if not self._met:  # who has come stays on the roster
             self._met = self.roster.world(other) is not None and not self.roster.missing(other)
         return self.settings.timeout_s if self._met else self.settings.meeting_timeout_s
 
     def stalled(self, what: str, do: str) -> PeerError:
-        other = OTHER[self.me.role]
+        other = self._other
         missing = self.roster.missing(other)
         if missing:
             return PeerError(f"{what}: {missing}", do="start it, or look why it has not come")

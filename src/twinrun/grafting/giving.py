@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,6 +14,7 @@ from twinrun.grafting.memory import on_host, snapshot
 from twinrun.grafting.message import Message
 from twinrun.grafting.outlet import Buffer
 from twinrun.grafting.point import Point, Rank
+from twinrun.grafting.wire import json_text, quoted
 from twinrun.layout.box import Box
 
 
@@ -50,9 +51,9 @@ class Want:
             raise PeerError(f"{receiver} sent an order that makes no sense: {error!r}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parcel:
-    """What is given at one point: the tensor (None for a plain value) and what goes with it."""
+    """What is given at one point: the tensor (None for a plain value) and what goes with it. Never changed."""
 
     point: Point
     announced: int
@@ -78,30 +79,37 @@ class Parcel:
         header, tensors = self.parts(want)
         return Message(header, [t if t.is_cpu else on_host(t) for t in tensors])
 
-    def parts(self, want: Want) -> tuple[dict[str, Any], tuple[torch.Tensor, ...]]:
-        """Header and tensors of what answers ``want``; PeerError for boxes outside the tensor."""
-        header: dict[str, Any] = {"p": list(self.point), "h": self.announced, "k": want.number}
+    def parts(self, want: Want) -> tuple[str, Sequence[torch.Tensor]]:
+        """Header (JSON) and tensors of what answers ``want``; PeerError for boxes outside the tensor."""
         if want.boxes is None:
-            header |= {"v": [self.value] if self.tensor is None else None, "x": self.extras}
             whole = () if self.tensor is None else (self.tensor,)
-            header["b"] = [[str(t.dtype)[6:], list(t.shape)] for t in (*whole, *self.beside)]
-            return header, (*whole, *self.beside)
+            more: dict[str, Any] = {"v": [self.value] if self.tensor is None else None}
+            more |= {"x": self.extras}
+            more["b"] = [[str(t.dtype)[6:], list(t.shape)] for t in (*whole, *self.beside)]
+            return _head(self, want, more), (*whole, *self.beside)
         if self.tensor is None:
             raise PeerError(f"{want.receiver} wants boxes of {self.point}, which is no tensor")
-        return header, tuple(_view(self.tensor, box, want) for box in want.boxes)
+        return _head(self, want), [_view(self.tensor, box, want) for box in want.boxes]
+
+
+def _head(parcel: Parcel, want: Want, more: dict[str, Any] | None = None) -> str:
+    step, name, occurrence = parcel.point
+    rest = "}" if more is None else f",{json_text(more)[1:]}"
+    return (
+        f'{{"p":[{step},{quoted(name)},{occurrence}],"h":{parcel.announced},"k":{want.number}{rest}'
+    )
 
 
 def _view(tensor: torch.Tensor, box: Box, want: Want) -> torch.Tensor:
     shape = tuple(tensor.shape)
-    if box == Box.whole(shape):
+    if box.covers(shape):
         return tensor
     if len(box.stops) != len(shape) or not Box.whole(shape).contains(box):
         raise PeerError(f"{want.receiver} wants {box} of {want.name}, whose shape is {list(shape)}")
     return tensor[box.slices]
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """What became of one parcel: bytes sent or staged, how many receivers, over which channel."""
 
     nbytes: int
@@ -123,10 +131,7 @@ class Kept:
         """The message that answers ``want``: the value, or why it cannot be had any more."""
         if not self.dropped:
             return self.parcel.message(want)
-        parcel = self.parcel
-        return Message(
-            {"p": list(parcel.point), "h": parcel.announced, "k": want.number, "late": self.dropped}
-        )
+        return Message(_head(self.parcel, want, {"late": self.dropped}))
 
 
 class Shelf:

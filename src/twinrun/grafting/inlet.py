@@ -18,6 +18,8 @@ from twinrun.grafting.wire import PREFIX, Header, decode_header, decode_prefix
 HOST = torch.device("cpu")
 _TEXT_BYTES = 4096
 """Headers up to this size pass through memory that is used again."""
+_GLANCE_BYTES = 768
+"""What a pipe shows of what comes next: a prefix with nearly every header."""
 
 
 class Away(Protocol):
@@ -50,6 +52,8 @@ class Inlet:
         self._text_address = self._text.data_ptr()
         self._scratch: torch.Tensor | None = None
         self._following = 0
+        self._peek = getattr(pipe, "peek", None)
+        self._skip = getattr(pipe, "skip", None)
 
     @property
     def left(self) -> int:
@@ -69,6 +73,13 @@ class Inlet:
         """
         if self.left:
             raise PeerError(f"{self.who} sent a message that was not read to its end")
+        shown = self._peek(_GLANCE_BYTES) if self._peek is not None else b""
+        if len(shown) >= PREFIX.size:
+            header_bytes, payload_bytes = decode_prefix(shown[: PREFIX.size], self.who)
+            end = PREFIX.size + header_bytes
+            if len(shown) >= end:
+                self._skip(end)  # type: ignore[misc]
+                return self._begun(shown[PREFIX.size : end], payload_bytes)
         begun = self.pipe.read(self._prefix_address, PREFIX.size)
         if not begun:
             return None
@@ -76,7 +87,10 @@ class Inlet:
             self._read(self._prefix_address + begun, PREFIX.size - begun)
         prefix = ctypes.string_at(self._prefix_address, PREFIX.size)
         header_bytes, payload_bytes = decode_prefix(prefix, self.who)
-        header = decode_header(self._header(header_bytes), self.who)
+        return self._begun(self._header(header_bytes), payload_bytes)
+
+    def _begun(self, text: bytes, payload_bytes: int) -> Header | None:
+        header = decode_header(text, self.who)
         self._following = payload_bytes
         if self._away.define(header):
             return self.poll()

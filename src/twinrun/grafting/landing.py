@@ -12,7 +12,7 @@ from twinrun.errors import PeerError, UnavailableError
 from twinrun.grafting.board import Board, taken_index, taken_word
 from twinrun.grafting.layer import Layer
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import Card, Flat, Reference, pieces
+from twinrun.grafting.reference import CHUNK_BYTES, Card, Flat, Reference, pieces
 
 _END_S = 5.0
 
@@ -76,6 +76,15 @@ class Landing:
                 if flat is not None:
                     self._layer.shut(self.device, flat.raw.data_ptr())
 
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """Copy from an open block to this device's memory; PeerError where the device cannot."""
+        try:
+            self._layer.copy(self.device, to, source, nbytes)
+        except UnavailableError as error:
+            raise PeerError(
+                f"{self.who}'s memory cannot be copied: {error.seen or error.summary}"
+            ) from None
+
     def took(self, number: int) -> None:
         """All of message ``number`` was read: say so once the copies are done."""
         self.post.write(taken_index(number), taken_word(number))
@@ -112,12 +121,20 @@ class Referenced:
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """The next elements, sent as ``dtype``, into ``into`` on any device (cast, or added to it)."""
         size = dtype.itemsize
-        if into.numel() * size > self.left:
+        nbytes = into.numel() * size
+        if nbytes > self.left:
             raise PeerError(
                 f"{self._landing.who} sent fewer bytes than its message needs",
                 seen=f"{self.left} bytes left",
-                expected=f"{into.numel() * size} bytes",
+                expected=f"{nbytes} bytes",
             )
+        if not add and into.dtype == dtype and nbytes <= CHUNK_BYTES and self._lies_here(into):
+            self._wait(self._at + nbytes)
+            there = self._flat.address + self._reference.offset + self._at
+            self._landing.copy(into.data_ptr(), there, nbytes)
+            self._at += nbytes
+            self._end()
+            return
         for piece in pieces(into, size):
             source = self._next(piece.numel() * size, dtype, tuple(piece.shape))
             if add:
@@ -125,6 +142,9 @@ class Referenced:
             else:
                 piece.copy_(source)
         self._end()
+
+    def _lies_here(self, tensor: torch.Tensor) -> bool:
+        return tensor.is_contiguous() and tensor.device == self.device
 
     def read_all(self) -> torch.Tensor:
         """The whole payload as bytes, in memory of its own."""

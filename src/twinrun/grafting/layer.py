@@ -61,6 +61,10 @@ class Layer(Protocol):
         """A uint8 view of memory that stays the caller's."""
         ...
 
+    def copy(self, device: torch.device, to: int, source: int, nbytes: int) -> None:
+        """Copy memory that ``device`` can reach, in the order of its current stream."""
+        ...
+
     def post(self, board: Board, device: torch.device) -> Post: ...
 
     def apart(self, device: torch.device) -> AbstractContextManager[Any]:

@@ -1,29 +1,36 @@
-"""One graft message: its header, and the tensors whose bytes follow it."""
+"""One graft message: its head, and the tensors whose bytes follow it."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from twinrun.grafting.memory import Run, memmove, runs
-from twinrun.grafting.wire import encode
+from twinrun.grafting.wire import frame
 
 
 class Message:
-    """A frame to be written: ``header`` and host tensors, read only while they are written."""
+    """A frame to be written: a header as JSON and host tensors, read only while they are written."""
 
-    def __init__(self, header: Mapping[str, Any], tensors: Sequence[torch.Tensor] = ()) -> None:
-        self.tensors = tuple(tensors)
-        payload = sum(t.numel() * t.element_size() for t in self.tensors)
-        self._head = encode(header, payload)
-        self.nbytes = len(self._head) + payload
+    __slots__ = ("head", "nbytes", "tensors")
+
+    def __init__(self, header: str, tensors: Sequence[torch.Tensor] = ()) -> None:
+        self.tensors = tensors
+        payload = 0
+        for tensor in tensors:
+            payload += tensor.nbytes
+        self.head = frame(header, payload)
+        self.nbytes = len(self.head) + payload
 
     def runs(self) -> Iterator[Run]:
         """All of its bytes in order, as runs of memory."""
-        yield _address(self._head), len(self._head), self._head
+        yield _address(self.head), len(self.head), self.head
+        yield from self.payload_runs()
+
+    def payload_runs(self) -> Iterator[Run]:
+        """The bytes after its head."""
         for tensor in self.tensors:
             yield from runs(tensor)
 

@@ -27,6 +27,10 @@ class Order:
     orders: dict[int, int]
     dtypes: dict[int, str]
     note: str
+    senders: tuple[Rank, ...]
+    """who sends, in the order of the plan's pulls"""
+    sole: bool
+    """whether one box of one sender is all of it"""
 
 
 class Orders:
@@ -69,9 +73,9 @@ class Orders:
     def _fits(self, order: Order, point: Point, whole: bool) -> bool:
         if order.whole is not whole:
             return False
-        for rank, number in order.numbers.items():
-            held = self._ledger.held(Rank(OTHER[self._me.role], rank), point)
-            if held is None or held.number != number:
+        for sender in order.senders:
+            held = self._ledger.held(sender, point)
+            if held is None or held.number != order.numbers[sender.rank]:
                 return False
         return True
 
@@ -133,6 +137,8 @@ class Orders:
                 {pull.sender: first + at for at, pull in enumerate(plan.pulls)},
                 {pull.sender: senders.held[pull.sender].dtype for pull in plan.pulls},
                 _note(plan, senders, mine),
+                tuple(Rank(OTHER[self._me.role], pull.sender) for pull in plan.pulls),
+                not whole and plan.is_all_of(mine.shape),
             )
         return self._made[key]
 

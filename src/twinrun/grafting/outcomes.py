@@ -19,12 +19,13 @@ class Outcomes:
     def add(self, point: Point, failure: tuple[Rank, str] | None) -> str:
         """A rank took ``point`` (None), or did not and why; what to tell once both have happened."""
         with self._lock:
-            if point not in self._held:
-                self._held[point] = failure
-                if len(self._held) > _KEPT:
-                    del self._held[next(iter(self._held))]
+            held = self._held
+            if point not in held:
+                held[point] = failure
+                if len(held) > _KEPT:
+                    del held[next(iter(held))]
                 return ""
-            before = self._held[point]
+            before = held[point]
         if (before is None) == (failure is None):
             return ""
         rank, why = before or failure or (None, "")

@@ -18,6 +18,9 @@ GRACE_S = 0.05
 
 FOREVER_S = 1e9
 
+_WHOLE_BYTES = 4096
+"""Heads up to this size go into a pipe in one piece, or wait."""
+
 
 class Pipe(Protocol):
     """One direction of bytes; ``write`` and ``read`` move what they can and never block.
@@ -100,12 +103,21 @@ class Outlet:
             self._enqueue(Staged(message.nbytes, message.runs()))
             return
         try:
-            rest = self._write(message.runs(), message.nbytes, may_stage=True)
+            rest = self._send(message)
             if rest is not None:
                 # Before the pipe is let go of: nothing may come between the two halves.
                 self._enqueue(rest, first=True)
         finally:
             self._writing.release()
+
+    def _send(self, message: Message) -> Staged | None:
+        put = getattr(self.pipe, "put", None)
+        head = message.head
+        if put is None or len(head) > _WHOLE_BYTES or not put(head):
+            return self._write(message.runs(), message.nbytes, may_stage=True)
+        if len(head) == message.nbytes:
+            return None
+        return self._write(message.payload_runs(), message.nbytes - len(head), may_stage=True)
 
     def send_later(self, message: Message) -> None:
         """Stage ``message`` and return at once, whatever the buffer's limit (called off the main thread)."""

@@ -25,7 +25,7 @@ from twinrun.grafting.transform import Function, GraftContext, SenderLayout, Tra
 from twinrun.grafting.values import encode_value
 from twinrun.layout.mesh import WORLD, Mesh, parse_axes
 from twinrun.recorder.dtypes import NAMES
-from twinrun.recorder.payload import address_of, look
+from twinrun.recorder.payload import look, plain
 from twinrun.recorder.rank import standing
 
 Held = tuple[Holding, torch.Tensor | None]
@@ -49,9 +49,6 @@ class Passage:
         # A sender's environment need not hold the receiver's functions.
         self._transforms = Transforms(settings.transforms if receives else ())
         self._holdings: dict[tuple[Any, ...], Holding] = {}
-
-    def _source(self) -> Source:
-        return self._from
 
     def _holding(
         self, site: Site, dims: str, mesh: Any, shape: tuple[int, ...], dtype: str
@@ -85,7 +82,7 @@ class Passage:
             return replace(
                 self._holding(site, "", None, (), type(value).__name__), kind="value"
             ), None
-        if address_of(value):  # plain memory: the way of nearly every CPU tensor
+        if plain(value):  # the way of nearly every tensor
             kind = NAMES[value.dtype]
             return self._holding(site, site.dims, site.mesh, tuple(value.shape), kind), value
         seen = look(value)
@@ -110,13 +107,11 @@ class Passage:
             )
             plain, told = trees["l"]
             carried = tuple(on_host(look(t).tensor).contiguous() for t in beside)
-        source = self._source()
-        given = source.give(
+        given = self._from.give(
             point, holding, lambda number: Parcel(point, number, own, plain, told, carried)
         )
-        where = " ".join(f"{axis} {at}/{size}" for axis, at, size in holding.mesh)
         facts = {
-            "layout": where or holding.dims or "whole",
+            "layout": holding.described,
             "to": _receivers(given.receivers),
             "shape": list(holding.shape),
             "dtype": holding.dtype,
@@ -132,7 +127,7 @@ class Passage:
         transform = self._transforms.of(site.name)
         if tensor is not None:
             receives_into(tensor)
-        taken = self._source().take(point, holding, whole=transform is not None)
+        taken = self._from.take(point, holding, whole=transform is not None)
         if transform is None:
             assert taken.tensor is not None and tensor is not None
             new: Any = taken.tensor.to(tensor.device)
@@ -148,7 +143,7 @@ class Passage:
         value: Any, tensor: torch.Tensor | None,
     ) -> Any:  # fmt: skip
         device = tensor.device if tensor is not None else torch.device("cpu")
-        source = self._source()
+        source = self._from
         held = source.layouts(point, taken.senders)
         context = GraftContext(
             name=point.name,

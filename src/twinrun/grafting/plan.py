@@ -46,6 +46,11 @@ class Plan:
     def sums(self) -> bool:
         return any(part.add for pull in self.pulls for part in pull.parts)
 
+    def is_all_of(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is one box from one sender, as it is, that fills a tensor of ``shape``."""
+        parts = [part for pull in self.pulls for part in pull.parts]
+        return len(self.pulls) == len(parts) == 1 and parts[0].wanted.covers(shape)
+
     @property
     def ordered(self) -> bool:
         """Whether boxes of one sender have to wait for those of the senders before it."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from twinrun.errors import PeerError
-from twinrun.grafting.wire import field
+from twinrun.grafting.wire import field as read
 from twinrun.recorder.dtypes import BY_NAME
 
 BASELINE, TARGET = "baseline", "target"
@@ -67,6 +67,12 @@ class Holding:
     shape: tuple[int, ...]
     dtype: str
     kind: str
+    described: str = field(init=False, repr=False, compare=False)
+    """where it lies on the mesh, else its dims, in words"""
+
+    def __post_init__(self) -> None:
+        where = " ".join(f"{axis} {at}/{size}" for axis, at, size in self.mesh)
+        object.__setattr__(self, "described", where or self.dims or "whole")
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -81,17 +87,17 @@ class Holding:
     @classmethod
     def read(cls, body: Mapping[str, Any], who: str) -> Holding:
         """A holding from a message; PeerError for anything else."""
-        shape, mesh = field(body, "shape", list, who), field(body, "mesh", list, who)
+        shape, mesh = read(body, "shape", list, who), read(body, "mesh", list, who)
         if not all(type(n) is int and n >= 0 for n in shape) or not all(map(_is_axis, mesh)):
             raise PeerError(
                 f"{who} sent a shape or mesh that makes no sense", seen=repr(body)[:120]
             )
-        kind, dtype = field(body, "kind", str, who), field(body, "dtype", str, who)
+        kind, dtype = read(body, "kind", str, who), read(body, "dtype", str, who)
         if kind != "value" and dtype not in BY_NAME:
             raise PeerError(f"{who} holds a dtype that this torch does not know", seen=dtype[:40])
         return cls(
-            name=field(body, "name", str, who),
-            dims=field(body, "dims", str, who),
+            name=read(body, "name", str, who),
+            dims=read(body, "dims", str, who),
             mesh=tuple((axis, at, size) for axis, at, size in mesh),
             shape=tuple(shape),
             dtype=dtype,

@@ -16,7 +16,14 @@ from twinrun.grafting.peer import Peer
 from twinrun.grafting.plan import Refusal, Wait
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
 from twinrun.grafting.roster import Roster
-from twinrun.grafting.taking import Assembly, PointFailed, Stash, read_whole, unequal_replicas
+from twinrun.grafting.taking import (
+    Assembly,
+    PointFailed,
+    Stash,
+    empty,
+    read_whole,
+    unequal_replicas,
+)
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 from twinrun.recorder.dtypes import BY_NAME
@@ -27,7 +34,8 @@ class Taken:
     """What one receiver got at a point.
 
     ``tensor``: its own boxes, in memory that the caller owns, on the device that they came to; None
-    when whole values were asked for. ``whole``: (sender, tensor or None, plain value, extras) in sender-rank order.
+    when whole values were asked for. ``waited_s``: from the first look that found nothing on. ``whole``:
+    (sender, tensor or None, plain value, extras) in sender-rank order.
     """
 
     tensor: torch.Tensor | None
@@ -63,7 +71,9 @@ class Taking:
         self.point = point
         self.holding = holding
         self.whole = whole
-        self.got: dict[int, Any] = {}
+        self.place = list(point)
+        self.got: set[int] = set()
+        self.sole: torch.Tensor | None = None
         self.assembly: Assembly | None = None
         self.found: dict[int, tuple[torch.Tensor | None, Any, Any]] = {}
         self.nbytes = 0
@@ -72,7 +82,7 @@ class Taking:
     def run(self) -> Taken:
         exchange = self.x
         exchange.stash.drop_before(self.point)
-        patience = Patience(exchange.limit_s(), exchange.alive)
+        patience: Patience | None = None
         while True:
             made = exchange.orders.current(
                 self.point, self.holding, whole=self.whole, lock=exchange.lock
@@ -80,7 +90,9 @@ class Taking:
             if isinstance(made, Refusal):
                 raise PointFailed(f"{self.point}: {made.reason}", do=made.do or None)
             if isinstance(made, Order) and self._collect(made):
-                return self._finish(made, patience.waited_s)
+                return self._finish(made, 0.0 if patience is None else patience.waited_s)
+            if patience is None:
+                patience = Patience(exchange.limit_s(), exchange.alive)
             if not patience.pause():
                 if exchange.limit_s() > patience.waited_s:
                     patience = Patience(exchange.limit_s(), exchange.alive)
@@ -93,18 +105,17 @@ class Taking:
 
     def _collect(self, order: Order) -> bool:
         """Take what has arrived; whether that was all."""
-        for at, pull in enumerate(order.plan.pulls):
-            if pull.sender in self.got:
+        for at, sender in enumerate(order.senders):
+            if at in self.got:
                 continue
-            if self._fetch(order, at):
-                self.got[pull.sender] = pull.parts
+            if self._fetch(order, at, sender):
+                self.got.add(at)
             elif order.plan.ordered:
                 return False  # sums are added up, and replicas checked, in the order of the pulls
-        return len(self.got) == len(order.plan.pulls)
+        return len(self.got) == len(order.senders)
 
-    def _fetch(self, order: Order, at: int) -> bool:
-        exchange, pull = self.x, order.plan.pulls[at]
-        sender = Rank(OTHER[exchange.me.role], pull.sender)
+    def _fetch(self, order: Order, at: int, sender: Rank) -> bool:
+        exchange = self.x
         peer = exchange.roster.peers[sender]
         aside = exchange.stash.take(sender, self.point)
         if aside is not None:
@@ -125,15 +136,15 @@ class Taking:
                     )
                 return False
             if "s" in header:
-                peer.passed = read(header, "s", int, str(sender))
-                peer.answered = read(header, "n", int, str(sender))
+                peer.passed = read(header, "s", int, inlet.who)
+                peer.answered = read(header, "n", int, inlet.who)
                 continue
-            point = Point.read(header.get("p"), str(sender))
-            if point == self.point and header.get("h") == order.numbers.get(pull.sender):
+            here = header.get("p") == self.place
+            if here and header.get("h") == order.numbers[sender.rank]:
                 self._accept(order, at, header, inlet)
                 return True
-            exchange.stash.put(sender, point, header, inlet)
-            if point == self.point:
+            exchange.stash.put(sender, Point.read(header.get("p"), inlet.who), header, inlet)
+            if here:
                 return False
 
     def _past(self, peer: Peer) -> bool:
@@ -142,43 +153,41 @@ class Taking:
         return peer.passed > self.point.step and peer.answered >= asked
 
     def _accept(self, order: Order, at: int, header: Header, payload: Any) -> None:
-        pull = order.plan.pulls[at]
-        sender = f"{OTHER[self.x.me.role]} rank {pull.sender}"
+        pull, sender = order.plan.pulls[at], order.plan.pulls[at].sender
         if "late" in header:
-            why = read(header, "late", str, sender)
-            raise PointFailed(f"{self.point}: {sender} sent it too long ago: {why}")
-        if (
-            header.get("h") != order.numbers.get(pull.sender)
-            or header.get("k") != order.orders[pull.sender]
-        ):
+            who = str(order.senders[at])
+            why = read(header, "late", str, who)
+            raise PointFailed(f"{self.point}: {who} sent it too long ago: {why}")
+        if header.get("h") != order.numbers[sender] or header.get("k") != order.orders[sender]:
             raise PointFailed(
-                f"{self.point}: {sender} changed its layout at this point while others did not",
+                f"{self.point}: {order.senders[at]} changed its layout at this point while others did not",
                 do="graft the point with a --transform, or leave it out",
             )
         self.nbytes += payload.left
         if self.whole:
-            self.found[pull.sender] = read_whole(header, payload, sender)
+            self.found[sender] = read_whole(header, payload, str(order.senders[at]))
             return
-        dtype = self._dtype(order, pull.sender)
+        dtype = BY_NAME[order.dtypes[sender]]
+        if order.sole:
+            self.sole = empty(self.holding.shape, BY_NAME[self.holding.dtype], payload.device)
+            payload.read_tensor(self.sole, dtype)
+            return
         if self.assembly is None:
             self.assembly = Assembly(
                 order.plan, self.holding.shape, BY_NAME[self.holding.dtype], payload.device
             )
         if not self.assembly.put(pull.parts, payload, dtype):
-            self.unequal.append(pull.sender)
-
-    def _dtype(self, order: Order, sender: int) -> torch.dtype:
-        return BY_NAME[order.dtypes[sender]]
+            self.unequal.append(sender)
 
     def _finish(self, order: Order, waited_s: float) -> Taken:
-        tensor = None
+        tensor = self.sole
         if self.unequal:
             raise unequal_replicas(self.point, self.unequal, OTHER[self.x.me.role])
-        if not self.whole:
+        if tensor is None and not self.whole:
             assembly = self.assembly or Assembly(
                 order.plan, self.holding.shape, BY_NAME[self.holding.dtype]
             )
             tensor = assembly.finish()
-        senders = tuple(pull.sender for pull in order.plan.pulls)
-        whole = [(rank, *self.found[rank]) for rank in sorted(self.found)]
+        senders = tuple(sender.rank for sender in order.senders)
+        whole = [(rank, *self.found[rank]) for rank in sorted(self.found)] if self.found else []
         return Taken(tensor, senders, order.note, waited_s, whole, self.nbytes)

@@ -94,6 +94,7 @@ class Flat:
 
     def __init__(self, raw: torch.Tensor) -> None:
         self.raw = raw
+        self.address = raw.data_ptr()
         self.nbytes = raw.numel()
         self._typed: dict[torch.dtype, torch.Tensor] = {}
 
@@ -121,4 +122,4 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _sound(*numbers: Any) -> bool:
-    return all(type(n) is int and 0 <= n < _MOST_BYTES for n in numbers)
+    return all([type(n) is int and 0 <= n < _MOST_BYTES for n in numbers])

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+from functools import cache
 from typing import Final
 
 from twinrun.errors import PeerError
@@ -106,6 +107,17 @@ class Ring:
             self._words[_HEAD] = head + count
         return count
 
+    def put(self, frame: bytes) -> bool:
+        """Copy all of ``frame`` into the ring where it fits in one piece; whether it did."""
+        lender = self._lender
+        head, nbytes = self._words[_HEAD], len(frame)
+        at = head % self.capacity
+        if (lender is not None and lender.lent) or nbytes > self.capacity - max(at, self._ahead()):
+            return False
+        memmove(self._base + at, frame, nbytes)
+        self._words[_HEAD] = head + nbytes
+        return True
+
     def withdraw(self) -> int:
         """Take back what was lent; how many more of its bytes went until now."""
         return 0 if self._lender is None else self._lender.withdraw()
@@ -122,6 +134,16 @@ class Ring:
             memmove(address, self._base + at, count)
             self._words[_TAIL] = tail + count
         return count
+
+    def peek(self, nbytes: int) -> bytes:
+        """Up to ``nbytes`` that come next, left where they are."""
+        at = self._words[_TAIL] % self.capacity
+        count = min(nbytes, self._ahead(), self.capacity - at)
+        return ctypes.string_at(self._base + at, count) if count else b""
+
+    def skip(self, nbytes: int) -> None:
+        """Leave behind ``nbytes`` that ``peek`` has shown."""
+        self._words[_TAIL] += nbytes
 
     def read_rows(self, rows: Rows) -> int:
         """As ``read``, into the next of ``rows``: whole ones in one call of the kernel."""
@@ -166,6 +188,7 @@ def _borrow_rows(borrower: Borrower, rows: Rows, lent: int) -> int:
     return count
 
 
+@cache
 def supported() -> str | None:
     """None where rings work, else the reason why they do not."""
     machine = os.uname().machine

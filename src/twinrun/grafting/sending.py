@@ -20,7 +20,7 @@ from twinrun.grafting.pair import Pair, PairStage
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.reference import Card
 from twinrun.grafting.staging import AT_ONCE_ON_ONE_GPU, NoRoom, Stage
-from twinrun.grafting.wire import Header
+from twinrun.grafting.wire import Header, json_text
 from twinrun.grafting.wire import field as read
 
 ANSWER_S = 60.0
@@ -51,15 +51,18 @@ class Sending:
         """the channel of the last message and its reason, "" where no GPU was concerned"""
 
     def message(
-        self, header: dict[str, Any], tensors: Sequence[torch.Tensor], outlet: Outlet, orders: int
+        self, header: str, tensors: Sequence[torch.Tensor], outlet: Outlet, orders: int
     ) -> tuple[Message, int] | None:
         """A message that refers to ``tensors``, copied aside on the GPU, and their bytes.
 
-        None where they go through the host. ``orders``: how many orders the peer has sent; where it
+        ``header``: JSON. None where they go through the host. ``orders``: how many orders the peer has sent; where it
         used no GPU so far, it is asked again when there are more.
         """
-        mine = next((t.device for t in tensors if self._layer.owns(t)), None)
-        nbytes = sum(t.numel() * t.element_size() for t in tensors)
+        mine, nbytes = None, 0
+        for tensor in tensors:
+            nbytes += tensor.nbytes
+            if mine is None and self._layer.owns(tensor):
+                mine = tensor.device
         if mine is None or not nbytes:
             self.over = ""
             return None
@@ -73,16 +76,17 @@ class Sending:
         except NoRoom as error:
             self.over = described(HOST, {**self._reasons, self._channel: str(error)}, self._through)
             return None
-        return None if referred is None else (Message({**header, **referred}), nbytes)
+        return None if referred is None else (Message(f"{header[:-1]},{referred}}}"), nbytes)
 
-    def _put(self, tensors: Sequence[torch.Tensor], outlet: Outlet) -> dict[str, Any] | None:
+    def _put(self, tensors: Sequence[torch.Tensor], outlet: Outlet) -> str | None:
+        """Where the payload lies, as one more field of the header."""
         if self._stage is not None:
             reference = self._stage.put(tensors)
             for card in self._cards:
-                outlet.send(Message({"card": card.as_json()}))
+                outlet.send(Message(json_text({"card": card.as_json()})))
             self._cards.clear()
-            return {"g": reference.as_json()}
-        return None if self._pair is None else {"pair": self._pair.put(tensors)}
+            return f'"g":{reference.as_json()}'
+        return None if self._pair is None else f'"pair":{self._pair.put(tensors)}'
 
     def heard(self, header: Header) -> None:
         """An answer of the peer."""

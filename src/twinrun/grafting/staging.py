@@ -79,15 +79,22 @@ class Stage:
 
         The copies run in the order of the current stream. NoRoom, PeerError.
         """
-        total = sum(t.numel() * t.element_size() for t in tensors)
+        total = 0
+        for tensor in tensors:
+            total += tensor.nbytes
         held, offset = self._room(total)
         number, self._next = self._next, self._next + 1
         done = told = 0
         for tensor in tensors:
             size = tensor.element_size()
             for piece in pieces(tensor, size):
-                pack(held.flat, offset + done, piece)
-                done += piece.numel() * size
+                nbytes = piece.numel() * size
+                if piece.is_contiguous() and piece.device == self.device:
+                    here = held.flat.address + offset + done
+                    self._layer.copy(self.device, here, piece.data_ptr(), nbytes)
+                else:
+                    pack(held.flat, offset + done, piece)
+                done += nbytes
                 if done == total or done - told >= CHUNK_BYTES:
                     told = done
                     self._post.write(ready_index(number), ready_word(number, done))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from twinrun.grafting.point import Point, Rank
 from twinrun.grafting.pool import Pool
 from twinrun.grafting.values import decode_value
 from twinrun.grafting.wire import Header
+from twinrun.layout.box import Box
 from twinrun.numerics.bits import same_bits
 from twinrun.recorder.dtypes import BY_NAME
 
@@ -111,6 +113,8 @@ class Stash:
 
     def drop_before(self, point: Point) -> list[Point]:
         """Forget what can no longer be wanted: earlier occurrences of this name, earlier steps."""
+        if not self._held:
+            return []
         late = [
             key
             for key in self._held
@@ -132,7 +136,7 @@ class Assembly:
     ) -> None:
         self._dtype = dtype
         made_in = _SUMS.get(dtype, torch.float32 if dtype.is_floating_point else torch.int64)
-        self._tensor = _empty(tuple(shape), made_in if plan.sums else dtype, device)
+        self._tensor = empty(tuple(shape), made_in if plan.sums else dtype, device)
         for box in plan.zeros:
             self._tensor[box.slices].zero_()
 
@@ -140,7 +144,7 @@ class Assembly:
         """Read the boxes of one sender into their places; whether those to be checked were equal."""
         equal = True
         for part in parts:
-            place = self._tensor[part.wanted.slices]
+            place = self._tensor[_index(part.wanted)]
             if part.check:
                 again = torch.empty(place.shape, dtype=place.dtype, device=place.device)
                 payload.read_tensor(again, dtype)
@@ -153,9 +157,14 @@ class Assembly:
         """The tensor, in the receiver's dtype; the caller owns it."""
         if self._tensor.dtype == self._dtype:
             return self._tensor
-        out = _empty(tuple(self._tensor.shape), self._dtype, self._tensor.device)
+        out = empty(tuple(self._tensor.shape), self._dtype, self._tensor.device)
         fill(out, self._tensor)
         return out
+
+
+@lru_cache(maxsize=4096)
+def _index(box: Box) -> tuple[slice, ...]:
+    return box.slices
 
 
 def unequal_replicas(point: Point, senders: Sequence[int], role: str) -> PointFailed:
@@ -167,7 +176,8 @@ def unequal_replicas(point: Point, senders: Sequence[int], role: str) -> PointFa
     )
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A tensor of undefined values that the caller owns; large ones in host memory come out of a pool."""
     if device.type == "cpu":
         return _POOL.empty(shape, dtype)
     return torch.empty(shape, dtype=dtype, device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from twinrun.errors import PeerError
@@ -28,7 +29,17 @@ def encode(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
 
     Raises PeerError for a header that is larger than any reader takes.
     """
-    text = _encoder.encode(header).encode("utf-8", "surrogatepass")
+    return frame(json_text(header), payload_bytes)
+
+
+def json_text(header: Mapping[str, Any]) -> str:
+    """A header as JSON, as ``frame`` takes it."""
+    return _encoder.encode(header)
+
+
+def frame(header: str, payload_bytes: int) -> bytes:
+    """As ``encode``, of a header that is JSON already."""
+    text = header.encode("utf-8", "surrogatepass")
     if len(text) > MAX_HEADER_BYTES:
         raise PeerError(
             f"a graft message needs {len(text)} bytes of header, more than {MAX_HEADER_BYTES}",
@@ -71,7 +82,10 @@ def decode_prefix(
 def decode_header(text: bytes, who: str = "the peer") -> Header:
     """The header of a frame; PeerError for anything but one JSON object."""
     try:
-        header = _decoder.decode(text.decode("utf-8", "surrogatepass"))
+        read = text.decode("utf-8", "surrogatepass")
+        header, end = _decoder.raw_decode(read)
+        if end != len(read):
+            raise ValueError(f"{len(read) - end} characters follow it")
     except (ValueError, RecursionError) as error:
         raise PeerError(f"{who} sent a header that is no JSON: {error}") from None
     if not isinstance(header, dict):
@@ -79,6 +93,10 @@ def decode_header(text: bytes, who: str = "the peer") -> Header:
             f"{who} sent a header that is no JSON object", seen=text[:80].decode("utf-8", "replace")
         )
     return header
+
+
+quoted = lru_cache(maxsize=4096)(_encoder.encode)
+"""A text as JSON."""
 
 
 def field(header: Mapping[str, Any], key: str, kind: type, who: str = "the peer") -> Any:

@@ -29,6 +29,10 @@ class Box:
     def shape(self) -> tuple[int, ...]:
         return tuple(b - a for a, b in zip(self.starts, self.stops, strict=True))
 
+    def covers(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is all of a tensor of ``shape``."""
+        return self.stops == shape and not any(self.starts)
+
     @property
     def volume(self) -> int:
         """How many elements lie in it."""

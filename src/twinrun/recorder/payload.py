@@ -44,6 +44,19 @@ def address_of(tensor: torch.Tensor) -> int:
     return 0
 
 
+def plain(tensor: torch.Tensor) -> bool:
+    """Whether its elements lie in order in memory of its own on any device: ``look`` has nothing to add."""
+    kind = type(tensor)
+    if (kind is not torch.Tensor and kind is not torch.nn.Parameter) or _function_mode():
+        return False
+    try:
+        if tensor.dtype not in _REAL or tensor.is_nested or not tensor.is_contiguous():
+            return False
+        return tensor.data_ptr() != 0 and not tensor.is_neg()
+    except RuntimeError:
+        return False
+
+
 _function_mode = torch._C._is_torch_function_mode_enabled
 _set_grad_enabled = torch._C._set_grad_enabled
 _REAL = frozenset(dtype for dtype in NAMES if not dtype.is_complex)
