@@ -245,6 +245,71 @@ def test_many_values_keep_their_order(target: str) -> None:
     assert run_jobs(many, where=target)["baseline", 0].startswith("cuda ipc")
 
 
+def in_flight(role: str, rank: int, world: int, where: str, **options: Any) -> str:
+    """The receiver uses each value behind much work, lets go of it at once, and waits for nothing."""
+    import twinrun as tr
+
+    begin(role, rank, world, log="off", **options)
+    device = torch.device("cuda:0" if role == "baseline" else where)
+    stream, taken = torch.cuda.Stream(device), []
+    with torch.cuda.stream(stream):
+        for step in range(24):
+            meet(step)
+            x = torch.full((3 << 20,), float(step if role == "baseline" else -1), device=device)
+            got = tr.graft("x", x)
+            if role == "target":
+                busy(device, 6)
+                taken.append((got[::997] * 2, got.sum(dtype=torch.float64)))
+            x.zero_()
+            del got, x
+            tr.step()
+    for step, (some, total) in enumerate(taken):
+        assert torch.equal(some, torch.full_like(some, 2.0 * step)), step
+        assert total.item() == step * (3 << 20)
+    return end()
+
+
+@pytest.mark.parametrize("target", ["cuda:0", pytest.param("cuda:1", marks=two_gpus)])
+def test_memory_that_is_still_to_be_read_is_not_written_again(target: str) -> None:
+    """A value's memory goes to the next one only when the device is done with it, however late that is."""
+    assert run_jobs(in_flight, where=target)["baseline", 0] == "cuda ipc"
+
+
+def outlives(role: str, rank: int, world: int, where: str, **options: Any) -> str:
+    import gc
+
+    import twinrun as tr
+    from twinrun.grafting import joining
+
+    begin(role, rank, world, **options)
+    device = torch.device("cuda:0" if role == "baseline" else where)
+    torch.zeros(1, device=device)
+    before, kept = torch.cuda.memory_reserved(device), []
+    for step in range(6):
+        meet(step)
+        x = torch.full((5 << 20,), float(step if role == "baseline" else -1), device=device)
+        kept.append(tr.graft("x", x))
+        tr.step()
+    channel = end()
+    joining._session = None
+    gc.collect()
+    torch.cuda.empty_cache()
+    noise = [torch.full((5 << 20,), 99.0, device=device) for _ in range(12)]
+    assert all(bool((x == float(step)).all()) for step, x in enumerate(kept))
+    del noise, kept, x
+    gc.collect()
+    torch.cuda.empty_cache()
+    left = torch.cuda.memory_reserved(device) - before
+    assert left <= 4 << 20, f"{left >> 20} MiB are still reserved"
+    return channel
+
+
+@pytest.mark.parametrize("target", ["cuda:0", pytest.param("cuda:1", marks=two_gpus)])
+def test_what_was_received_outlives_the_graft(target: str) -> None:
+    """Received tensors are the program's own; once it drops them, nothing of the graft's memory is left."""
+    assert run_jobs(outlives, where=target)["baseline", 0] == "cuda ipc"
+
+
 def gradients(role: str, rank: int, world: int, how: str, **options: Any) -> bool:
     import twinrun as tr
 

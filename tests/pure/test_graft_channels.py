@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from twinrun.errors import PeerError
 from twinrun.grafting.board import (
-    SLOTS,
+    PADS,
     Board,
-    ready_index,
+    free_index,
     ready_word,
-    taken_index,
-    taken_word,
 )
 from twinrun.grafting.choice import HOST, IPC, NCCL, End, against_ipc, against_nccl, described
-from twinrun.grafting.reference import CHUNK_BYTES, Card, Reference, numbers, pieces
-from twinrun.grafting.staging import LEAST_BYTES, block_bytes
+from twinrun.grafting.packing import pieces
+from twinrun.grafting.reference import CHUNK_BYTES, Opening, Reference, Segment, numbers
 
 HERE = End("a", "2.28.9")
 
@@ -61,16 +59,18 @@ def test_a_channel_is_told_with_its_reasons() -> None:
     )
 
 
-def test_a_board_tells_messages_of_one_slot_apart() -> None:
-    """A word is only about its own message, also after the slot was used before."""
+def test_a_board_tells_messages_of_one_pad_apart() -> None:
+    """A word is only about its own message, also after the pad was used before."""
     board = Board.create()
     again = Board.open(os.dup(board.fd))
-    for number in (0, SLOTS, 5 * SLOTS, (1 << 24) * SLOTS):
-        assert again.ready(number) == 0 and not again.taken(number)
-        board.store(ready_index(number), ready_word(number, 77))
-        assert again.ready(number) == 77 and again.ready(number + SLOTS) == 0
-        board.store(taken_index(number), taken_word(number))
-        assert again.taken(number) and not again.taken(number + SLOTS)
+    for times, number in enumerate((0, 1, 5000, (1 << 24) + 7)):
+        assert again.ready(3, number) == 0 and again.freed(3) == times
+        board.store(3, ready_word(number, 77))
+        assert again.ready(3, number) == 77 and again.ready(3, number + 1) == 0
+        board.put(3, times, 512)
+        board.store(free_index(3), times + 1)
+        assert again.freed(3) == times + 1 and again.place(3) == (times, 512)
+        assert again.freed(2) == again.ready(2, number) == 0
 
 
 def test_only_sealed_pages_are_boards() -> None:
@@ -82,29 +82,29 @@ def test_only_sealed_pages_are_boards() -> None:
             Board.open(fd)
 
 
-def test_references_and_cards_read_what_they_write() -> None:
+def test_references_read_what_they_write() -> None:
     """What goes over the wire comes back equal."""
-    card, reference = Card(3, 1 << 21, bytes(range(64))), Reference(1, 512, 100, 7)
-    assert Card.read(card.as_json(), "x") == card
+    segment, reference = Segment(3, 1 << 21, bytes(range(64))), Reference(1, 512, 100)
+    assert Segment.read(segment.as_json(), "x") == segment
     assert Reference.read(reference.as_json(), "x") == reference
+    assert Opening.read(Opening(4, 5).as_json(), "x") == Opening(4, 5)
     assert numbers([4, 5], "x") == (4, 5)
 
 
 @pytest.mark.parametrize(
     "body", [None, [], [1, 2, "zz"], [True, 1, "00" * 64], [0, 0, "00" * 64], 7]
 )
-def test_a_card_that_makes_no_sense_is_refused(body: object) -> None:
+def test_a_segment_that_makes_no_sense_is_refused(body: object) -> None:
     """A peer's words are checked before anything is opened."""
     with pytest.raises(PeerError, match="makes no sense"):
-        Card.read(body, "x")
+        Segment.read(body, "x")
 
 
-@given(st.integers(1, 1 << 34))
-def test_blocks_are_little_larger_than_payloads(nbytes: int) -> None:
-    """At most a quarter more, in whole driver pages, and few different sizes."""
-    size = block_bytes(nbytes)
-    assert size >= nbytes and size % LEAST_BYTES == 0
-    assert size == LEAST_BYTES or size - nbytes < max(LEAST_BYTES, nbytes / 2)
+@pytest.mark.parametrize("body", [None, [], [1], [-1, 1], [PADS, 1], [True, 1], "x"])
+def test_room_that_makes_no_sense_is_refused(body: object) -> None:
+    """A pad's number is an index of the board's."""
+    with pytest.raises(PeerError, match="makes no sense"):
+        Opening.read(body, "x")
 
 
 @given(st.lists(st.integers(1, 40), max_size=4), st.sampled_from([1, 4, 1 << 16]))

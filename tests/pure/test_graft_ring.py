@@ -63,8 +63,5 @@ def test_messages_of_any_head_and_payload_arrive(sizes: list[tuple[int, int]]) -
 class _Nowhere:
     """No payload lies elsewhere."""
 
-    def define(self, header: object) -> bool:
-        return False
-
     def payload(self, header: object) -> None:
         return None

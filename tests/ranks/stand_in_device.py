@@ -13,22 +13,76 @@ import torch
 from twinrun.errors import UnavailableError
 from twinrun.grafting import reach
 from twinrun.grafting.board import Board
-from twinrun.grafting.layer import Block
+from twinrun.grafting.exporting import Export
 from twinrun.grafting.memory import memmove
 from twinrun.grafting.reference import HANDLE_BYTES
 
 CPU = torch.device("cpu")
 
 
+class Exporting:
+    """Shared memory that peers open by its descriptor; what nobody holds any more is handed out again."""
+
+    def __init__(self, gifts: bool) -> None:
+        self._gifts = gifts
+        self.refuses = 0
+        """how many of the next calls find no memory"""
+        self._made: list[tuple[int, torch.UntypedStorage]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is out."""
+        return sum(storage.nbytes() for _, storage in self._made if _shared(storage))
+
+    def export(self, nbytes: int) -> Export:
+        with self._lock:
+            if self.refuses:
+                self.refuses -= 1
+                raise UnavailableError("refused", seen="out of memory")
+            made = next(
+                ((f, s) for f, s in self._made if s.nbytes() == nbytes and not _shared(s)), None
+            )
+            if made is None:
+                fd = os.memfd_create("stand-in")
+                os.ftruncate(fd, nbytes)
+                raw = torch.frombuffer(mmap.mmap(fd, nbytes), dtype=torch.uint8)
+                made = fd, raw.untyped_storage()
+                self._made.append(made)
+            fd, storage = made
+            raw = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (nbytes,), (1,))
+            handle = f"/proc/{os.getpid()}/fd/{fd}".encode().ljust(HANDLE_BYTES, b"\0")
+            return Export(raw, raw.data_ptr(), nbytes, handle, self._gifts)
+
+    def free(self, export: Export) -> None:
+        pass
+
+    def used(self, raw: torch.Tensor, by: int = -1) -> int:
+        return 0
+
+
+def _shared(storage: torch.UntypedStorage) -> bool:
+    return bool(torch._C._storage_Use_Count(storage._cdata) > 1)
+
+
 class StandIn:
-    """``Layer`` on tensors of the CPU; ``late_s``: how long a word takes to arrive, None for never."""
+    """``Layer`` on tensors of the CPU; ``late_s``: how long a word takes to arrive, None for never.
+
+    ``gifts``: whether received payloads become the program's tensors.
+    """
 
     def __init__(
-        self, identity: str, *, refuses: str = "", late_s: float | None = 0.0, receives: bool = True
+        self,
+        identity: str,
+        *,
+        refuses: str = "",
+        late_s: float | None = 0.0,
+        receives: bool = True,
+        gifts: bool = True,
     ) -> None:
         self._identity, self._refuses, self._late_s = identity, refuses, late_s
         self._receives = receives
-        self.allocated: dict[int, tuple[int, mmap.mmap]] = {}
+        self.exporting = Exporting(gifts)
         self.opened: dict[int, mmap.mmap] = {}
 
     def owns(self, tensor: torch.Tensor) -> bool:
@@ -43,16 +97,8 @@ class StandIn:
     def identity(self, device: torch.device) -> str:
         return self._identity
 
-    def allocate(self, device: torch.device, nbytes: int) -> Block:
-        fd = os.memfd_create("stand-in")
-        os.ftruncate(fd, nbytes)
-        address = _map(fd, nbytes, self.allocated, fd)
-        handle = f"/proc/{os.getpid()}/fd/{fd}".encode().ljust(HANDLE_BYTES, b"\0")
-        return Block(address, nbytes, handle)
-
-    def free(self, device: torch.device, block: Block) -> None:
-        fd, _ = self.allocated.pop(block.address)
-        os.close(fd)
+    def exporter(self, device: torch.device, limit_bytes: int) -> Exporting:
+        return self.exporting
 
     def open(self, device: torch.device, handle: bytes, nbytes: int) -> int:
         if self._refuses:
@@ -61,8 +107,10 @@ class StandIn:
             fd = os.open(handle.rstrip(b"\0"), os.O_RDWR)
         except OSError as error:
             raise UnavailableError("refused", seen=str(error)) from None
-        address = _map(fd, nbytes, self.opened, None)
+        mapped = mmap.mmap(fd, nbytes)
         os.close(fd)
+        address = torch.frombuffer(mapped, dtype=torch.uint8).data_ptr()
+        self.opened[address] = mapped
         return address
 
     def shut(self, device: torch.device, address: int) -> None:
@@ -92,13 +140,6 @@ class _Post:
             self._board.store(index, word)
         elif late is not None:
             threading.Timer(late, self._board.store, (index, word)).start()
-
-
-def _map(fd: int, nbytes: int, into: dict[int, Any], keep: int | None) -> int:
-    mapped = mmap.mmap(fd, nbytes)
-    address = torch.frombuffer(mapped, dtype=torch.uint8).data_ptr()
-    into[address] = mapped if keep is None else (keep, mapped)
-    return address
 
 
 def use(identity: str, **options: Any) -> StandIn:

@@ -14,11 +14,15 @@ from twinrun.grafting.board import Board
 from twinrun.grafting.direct import Desk
 from twinrun.grafting.landing import Landing
 from twinrun.grafting.layer import Layer
+from twinrun.grafting.outlet import Buffer
+from twinrun.grafting.packing import NoRoom
 from twinrun.grafting.pair import Pair, PairPayload
-from twinrun.grafting.reference import Card, Reference, numbers
+from twinrun.grafting.patience import Patience
+from twinrun.grafting.reference import Reference, Segment, numbers
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
+_END_S = 2.0
 _TRIAL_S = 10.0
 """How long a peer's GPU may take to write a few bytes; this process hears nobody meanwhile."""
 
@@ -26,32 +30,30 @@ _TRIAL_S = 10.0
 class Answering:
     """The receiving end of one peer's direct channels. Questions are answered on the roster's thread."""
 
-    def __init__(self, layer: Layer | None, desk: Desk, *, who: str, timeout_s: float) -> None:
-        self._layer, self._desk = layer, desk
+    def __init__(
+        self, layer: Layer | None, desk: Desk, budget: Buffer, *, who: str, timeout_s: float
+    ) -> None:
+        self._layer, self._desk, self._budget = layer, desk, budget
         self._who, self._timeout_s = who, timeout_s
         self._landing: Landing | None = None
         self._pair: Pair | None = None
+        self._left = self._gone = False
 
     def heard(self, header: Header, take_fd: Callable[[], int]) -> None:
         """A question of the peer."""
         kind = header["t"]
         if kind == "ask":
             self._asked(header, take_fd)
-        elif kind == "nccl":
+        elif kind == "prove":
+            self._desk.tell({"t": "proven", "ipc": self._proven(header)})
+        elif kind == "room":
+            self._desk.tell({"t": "pad", **self._room(read(header, "nbytes", int, self._who))})
+        elif kind == "drop":
+            self._landed().drop(read(header, "pads", list, self._who))
+        elif kind == "left":
+            self._left = True
+        else:
             self._invited(header)
-        elif self._landing is not None:
-            blocks = read(header, "blocks", list, self._who)
-            self._landing.forget(blocks)
-            # Who asked may have left without waiting for this.
-            with contextlib.suppress(PeerError):
-                self._desk.tell({"t": "unmapped", "blocks": blocks})
-
-    def define(self, header: Header) -> bool:
-        """Whether this message only describes a block; it is opened then."""
-        if "card" not in header:
-            return False
-        self._landed().define(Card.read(header["card"], self._who))
-        return True
 
     def payload(self, header: Header) -> Any:
         """What a message refers to, None where its payload follows it."""
@@ -66,19 +68,30 @@ class Answering:
 
     def lost(self) -> None:
         """The peer has gone: nothing may wait for it on the GPU."""
+        self._gone = True
         if self._pair is not None:
             self._pair.abort()
 
+    def leave(self, *, gone: bool) -> None:
+        """Have the peer write nothing more to this GPU, while it can still be heard."""
+        if self._landing is None or gone or self._left:
+            return
+        with contextlib.suppress(TwinrunError):
+            self._desk.tell({"t": "closing"})
+            patience = Patience(_END_S, lambda: None)
+            while not self._left and not self._gone and patience.pause():
+                pass
+
     def close(self) -> None:
-        """Close what was opened."""
+        """Give back what the peer could write to."""
         self.lost()
         landing, self._landing = self._landing, None
         if landing is not None:
-            landing.close()
+            landing.close(left=self._left)
 
     def _landed(self) -> Landing:
         if self._landing is None:
-            raise PeerError(f"{self._who} refers to memory of a GPU that it has not shown")
+            raise PeerError(f"{self._who} refers to memory of a GPU that it was not given")
         return self._landing
 
     def _asked(self, header: Header, take_fd: Callable[[], int]) -> None:
@@ -86,35 +99,48 @@ class Answering:
         told = {"t": "told", "gpu": "", "nccl": "", "ipc": ""}
         if self._layer is not None and device is not None:
             told |= {"gpu": self._layer.identity(device), "nccl": nccl.version()}
-        if "card" in header:
-            board = Board.open(take_fd())
-            told["ipc"] = self._opened(header, board, device)
+        if "board" in header:
+            shared = told["gpu"] == read(header, "gpu", str, self._who)
+            told["ipc"] = self._opened(Board.open(take_fd()), device, shared)
         self._desk.tell(told)
 
-    def _opened(self, header: Header, board: Board, device: torch.device | None) -> str:
-        """Open the peer's first block and read the pattern in it; why that failed, "" where it did not."""
+    def _opened(self, board: Board, device: torch.device | None, shared: bool) -> str:
+        """Begin to land what the peer sends; why that cannot be, "" where it can."""
+        if self._landing is not None:
+            raise PeerError(f"{self._who} showed its board twice")
         if self._layer is None or device is None:
             board.close()
             return "the receiver uses no GPU"
-        landing = None
+
+        def tell(segment: Segment) -> None:
+            self._desk.tell({"t": "segment", "what": segment.as_json()})
+
+        self._landing = Landing(
+            self._layer, device, board, self._budget, shared, tell, self._who, self._desk.check,
+            _TRIAL_S,
+        )  # fmt: skip
+        return ""
+
+    def _room(self, nbytes: int) -> dict[str, Any]:
         try:
-            with self._layer.apart(device):
-                landing = Landing(self._layer, device, board, self._who, self._desk.check, _TRIAL_S)
-                landing.define(Card.read(header["card"], self._who))
+            opening = self._landed().open(nbytes)
+        except NoRoom as error:
+            return {"why": str(error.summary)}
+        return {"pad": None if opening is None else opening.as_json()}
+
+    def _proven(self, header: Header) -> str:
+        """Read the peer's pattern in the memory that it was given; why that failed, "" where it did not."""
+        landing = self._landed()
+        assert self._layer is not None
+        try:
+            with self._layer.apart(landing.device):
                 reference = Reference.read(header["g"], self._who)
                 found = bytes(landing.payload(reference).read_all().tolist())
             if found != bytes.fromhex(read(header, "pattern", str, self._who)):
-                raise UnavailableError(
-                    "what was read from the peer's memory is not what lies there"
-                )
+                raise UnavailableError("what was written to this GPU is not what lies there")
         except (TwinrunError, RuntimeError, ValueError) as error:
-            if landing is not None:
-                landing.close()
             return str(getattr(error, "summary", error)).splitlines()[0]
-        if self._landing is not None:
-            raise PeerError(f"{self._who} showed its GPU twice")
         landing.timeout_s = self._timeout_s
-        self._landing = landing
         return ""
 
     def _invited(self, header: Header) -> None:

@@ -1,4 +1,4 @@
-"""A page of words that two processes share, written in stream order: what is ready, what was taken."""
+"""A page of words that two processes share: what is ready in each pad, which pads are free, and where they lie."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from typing import Final
 
 from twinrun.errors import PeerError
 
-SLOTS: Final = 256
-"""Messages that may be under way from one process to another at a time."""
+PADS: Final = 256
+"""Pads that one process may have open to another."""
 
-BYTES: Final = 2 * SLOTS * 8
+BYTES: Final = 4 * PADS * 8
 
+GONE: Final = 1 << 62
+"""In the place of a segment: this pad is no more."""
+
+_FREE, _SEGMENT, _OFFSET = PADS, 2 * PADS, 3 * PADS
 _NUMBERS, _SHIFT = 1 << 24, 40
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
 _SEALS = 1 | 2 | 4  # no more seals, no shrinking, no growing
 
 
 class Board:
-    """Two words for every slot: how much of a message is ready, and whether it was taken.
+    """Four words for every pad. Its receiver frees it for the n-th time, n = 1, 2, ...; who sends may use
+    it once each time. The first quarter is the sender's to write, the rest the receiver's.
 
-    Message ``number`` uses slot ``number % SLOTS``; at most SLOTS may be under way. Only the sender
-    writes the first half and only the receiver the second. Owns its descriptor.
+    Owns its descriptor. Needs a processor that keeps the order of stores (x86-64).
     """
 
     def __init__(self, fd: int) -> None:
@@ -57,42 +61,42 @@ class Board:
             raise PeerError("a peer sent a descriptor that is no sealed board")
         return cls(fd)
 
-    def ready(self, number: int) -> int:
-        """How many bytes of message ``number`` lie ready."""
-        word = self._words[number % SLOTS]
+    def ready(self, pad: int, number: int) -> int:
+        """How many bytes of message ``number`` lie ready in a pad."""
+        word = self._words[pad]
         return word & ((1 << _SHIFT) - 1) if word >> _SHIFT == _tag(number) else 0
 
-    def taken(self, number: int) -> bool:
-        """Whether the receiver has copied all of message ``number``."""
-        return self._words[SLOTS + number % SLOTS] == taken_word(number)
+    def freed(self, pad: int) -> int:
+        """How often the receiver has freed a pad."""
+        return self._words[_FREE + pad]
+
+    def place(self, pad: int) -> tuple[int, int]:
+        """(segment, offset) of a pad, as it was freed last."""
+        return self._words[_SEGMENT + pad], self._words[_OFFSET + pad]
+
+    def put(self, pad: int, segment: int, offset: int) -> None:
+        """Say where a pad lies, before it is freed there."""
+        self._words[_SEGMENT + pad], self._words[_OFFSET + pad] = segment, offset
 
     def store(self, index: int, word: int) -> None:
         """Write one word from the processor, at once."""
         self._words[index] = word
 
     def close(self) -> None:
-        """Unmap and close this process's end."""
+        """Close this process's descriptor; the page stays mapped, since a device may still write to it."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
 
 def ready_word(number: int, nbytes: int) -> int:
-    """What says that ``nbytes`` of message ``number`` are ready; at index ``ready_index``."""
+    """What says that ``nbytes`` of message ``number`` are ready; at the index of its pad."""
     return _tag(number) << _SHIFT | nbytes
 
 
-def ready_index(number: int) -> int:
-    return number % SLOTS
-
-
-def taken_word(number: int) -> int:
-    """What says that message ``number`` was taken; at index ``taken_index``."""
-    return number + 1
-
-
-def taken_index(number: int) -> int:
-    return SLOTS + number % SLOTS
+def free_index(pad: int) -> int:
+    """Where the receiver writes how often it has freed a pad."""
+    return _FREE + pad
 
 
 def _tag(number: int) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from twinrun.grafting import host_stats
 from twinrun.grafting.memory import on_host, settled
-from twinrun.grafting.reference import pieces
+from twinrun.grafting.packing import pieces
 
 
 def abs_max(tensor: torch.Tensor) -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-QUESTIONS = ("ask", "nccl", "unmap")
-ANSWERS = ("told", "met", "go", "unmapped")
+QUESTIONS = ("ask", "prove", "room", "drop", "left", "nccl")
+"""What the sending half says; all but the third and fourth once in a graft."""
+ANSWERS = ("told", "proven", "segment", "pad", "closing", "met", "go")
+"""What the receiving half says."""
 
 
 class Desk(Protocol):

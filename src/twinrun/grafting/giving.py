@@ -174,7 +174,7 @@ class Shelf:
         left = []
         for kept in self.kept:
             if any(
-                r not in kept.done and not self._ledger.absent(r, kept.parcel.point)
+                r not in kept.done and not self._ledger.past(r, kept.parcel.point)
                 for r in receivers
             ):
                 left.append(kept)

@@ -23,9 +23,7 @@ _GLANCE_BYTES = 768
 
 
 class Away(Protocol):
-    """Payloads that do not follow their message, and messages that prepare for them."""
-
-    def define(self, header: Header) -> bool: ...
+    """Payloads that do not follow their message."""
 
     def payload(self, header: Header) -> Any: ...
 
@@ -92,8 +90,6 @@ class Inlet:
     def _begun(self, text: bytes, payload_bytes: int) -> Header | None:
         header = decode_header(text, self.who)
         self._following = payload_bytes
-        if self._away.define(header):
-            return self.poll()
         self._elsewhere = self._away.payload(header)
         return header
 
@@ -119,6 +115,18 @@ class Inlet:
         whole = torch.empty(self.left, dtype=torch.uint8)
         self.read(whole.data_ptr(), self.left)
         return whole
+
+    def discard(self) -> None:
+        """Read what is left of the payload and forget it."""
+        if self.left:
+            self.read_all()
+
+    def gift(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
+        """The whole payload as a tensor that the caller owns; None where it has to be copied."""
+        if self._elsewhere is None:
+            return None
+        given: torch.Tensor | None = self._elsewhere.gift(shape, dtype)
+        return given
 
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """The next elements, sent as ``dtype``, into the view ``into`` (cast, or added to it)."""

@@ -1,115 +1,214 @@
-"""The receiving half of a direct channel: a sender's blocks, opened once, and payloads that lie in them."""
+"""The receiving half of a direct channel: pads that one sender writes to, and payloads that lie in them."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 
 import torch
 
 from twinrun.errors import PeerError, UnavailableError
-from twinrun.grafting.board import Board, taken_index, taken_word
-from twinrun.grafting.layer import Layer
+from twinrun.grafting.board import GONE, PADS, Board, free_index
+from twinrun.grafting.exporting import Export
+from twinrun.grafting.layer import Exporting, Layer
+from twinrun.grafting.outlet import Buffer
+from twinrun.grafting.packing import Flat, NoRoom, contiguous, pieces
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import CHUNK_BYTES, Card, Flat, Reference, pieces
+from twinrun.grafting.reference import CHUNK_BYTES, Opening, Reference, Segment
 
-_END_S = 5.0
+LEAST_GIFT_BYTES = 8 << 20
+"""Smaller payloads are copied out of their pad: other memory for it costs the processor 30 us, which a
+copy of this size costs the device. Where sender and receiver share a GPU even the smallest copy waits for
+this process's turn on it, 0.1 ms, and everything is a gift."""
+
+_forsaken: list[tuple[Exporting, Export]] = []
+"""Pads whose sender went without a word: its device may still write there, until this process ends."""
+
+
+@dataclass(slots=True)
+class Pad:
+    """One pad: its memory, and how often it was freed.
+
+    ``full`` while a payload in it is being read; ``user``: the stream that read it last.
+    """
+
+    number: int
+    nbytes: int
+    export: Export
+    times: int
+    full: bool = False
+    user: int = -1
+    flat: Flat | None = None
+
+    def move(self, export: Export) -> None:
+        """It lies elsewhere from now on."""
+        self.export, self.user, self.flat = export, -1, None
 
 
 class Landing:
-    """What this process has opened of one sender's memory, on one of its own devices."""
+    """The memory that this process has opened to one sender, on one of its own devices.
+
+    All landings of a process share ``budget``. ``shared``: the sender uses the same GPU. ``tell`` sends the sender a segment before a pad lies in
+    it. Thread-safe, but for the payloads.
+    """
 
     def __init__(
         self,
         layer: Layer,
         device: torch.device,
         board: Board,
+        budget: Buffer,
+        shared: bool,
+        tell: Callable[[Segment], None],
         who: str,
         check: Callable[[], None],
         timeout_s: float,
     ) -> None:
         self._layer, self.device, self.board = layer, device, board
-        self.post = layer.post(board, device)
+        self._exporter = layer.exporter(device, budget.limit_bytes)
+        self._budget, self._tell = budget, tell
+        self.least_gift_bytes = 0 if shared else LEAST_GIFT_BYTES
+        self._post = layer.post(board, device)
         self.who, self.check, self.timeout_s = who, check, timeout_s
-        self._open: dict[int, Flat] = {}
-        self._lock = threading.Lock()
-        self._reading: deque[int] = deque()
+        self._pads: dict[int, Pad] = {}
+        self._times = [0] * PADS
+        self._segments: dict[int, int] = {}
+        """base -> number"""
+        self._told = 0
+        self._lock = threading.RLock()
 
-    def define(self, card: Card) -> None:
-        """Open a block; PeerError where that cannot be done."""
-        try:
-            with self._lock:
-                if card.block in self._open:
-                    raise UnavailableError(f"block {card.block} is there already")
-                address = self._layer.open(self.device, card.handle, card.nbytes)
-                self._open[card.block] = Flat(self._layer.flat(self.device, address, card.nbytes))
-        except UnavailableError as error:
-            raise PeerError(
-                f"a block of {self.who}'s memory cannot be opened: {error.seen or error.summary}",
-                do="TWINRUN_GRAFT_CHANNEL=host sends everything through host memory",
-            ) from None
+    # --- room ------------------------------------------------------------------------------
 
-    def flat(self, block: int) -> Flat:
-        """The bytes of a block; PeerError for one that was never described."""
-        found = self._open.get(block)
-        if found is None:
-            raise PeerError(f"{self.who} refers to a block of memory that it has not described")
-        return found
-
-    def payload(self, reference: Reference) -> Referenced:
-        """What a reference refers to, checked to lie in its block."""
-        flat = self.flat(reference.block)
-        if reference.offset + reference.nbytes > flat.nbytes:
-            raise PeerError(
-                f"{self.who} refers to bytes beyond its own block",
-                seen=f"{reference.nbytes} from {reference.offset}",
-                expected=f"at most {flat.nbytes} bytes in all",
+    def open(self, nbytes: int) -> Opening | None:
+        """A new pad for payloads of a size, None while there is no room; NoRoom where there never will be."""
+        if nbytes > self._budget.limit_bytes:
+            raise NoRoom(
+                f"its {nbytes / 2**20:.1f} MiB are more than the {self._budget.limit_bytes >> 20} MiB "
+                "that --graft-buffer allows"
             )
-        return Referenced(self, flat, reference)
-
-    def forget(self, blocks: Sequence[int]) -> None:
-        """Close blocks that are not used any more."""
         with self._lock:
-            for number in blocks:
-                flat = self._open.pop(number, None)
-                if flat is not None:
-                    self._layer.shut(self.device, flat.raw.data_ptr())
+            number = next((n for n in range(PADS) if n not in self._pads), None)
+            if number is None or not self._budget.take(nbytes):
+                return None
+            try:
+                export = self._exporter.export(nbytes)
+            except UnavailableError as error:
+                self._budget.free(nbytes)
+                raise NoRoom(
+                    f"no memory on the receiver's GPU: {error.seen or error.summary}"
+                ) from None
+            pad = self._pads[number] = Pad(number, nbytes, export, self._times[number])
+            self._free(pad)
+            return Opening(number, pad.times)
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Pads that the sender uses no more."""
+        with self._lock:
+            for number in numbers:
+                pad = self._pads.get(number)
+                if pad is None or pad.full:
+                    raise PeerError(f"{self.who} gives back what it does not have")
+                self._close(pad)
+
+    def _free(self, pad: Pad) -> None:
+        """Let the sender use a pad, whose memory nothing here uses any more."""
+        export = pad.export
+        if export.base not in self._segments:
+            self._segments[export.base] = self._told
+            self._told += 1
+            self._tell(Segment(self._segments[export.base], export.extent, export.handle))
+        offset = export.raw.data_ptr() - export.base
+        self.board.put(pad.number, self._segments[export.base], offset)
+        self._count(pad)
+        self.board.store(free_index(pad.number), pad.times)
+
+    def _count(self, pad: Pad) -> None:
+        pad.times += 1
+        self._times[pad.number] = pad.times
+        pad.full = False
+
+    def _close(self, pad: Pad) -> None:
+        del self._pads[pad.number]
+        self._budget.free(pad.nbytes)
+        if not pad.export.gift:  # the driver may put something else at the same address
+            self._segments.pop(pad.export.base, None)
+        self._exporter.free(pad.export)
+
+    # --- payloads --------------------------------------------------------------------------
+
+    def payload(self, reference: Reference) -> Landed:
+        """What a reference refers to, checked to lie in a pad of this sender's."""
+        pad = self._pads.get(reference.pad)
+        if pad is None or pad.full:
+            raise PeerError(f"{self.who} refers to memory that it was not given")
+        if reference.nbytes > pad.nbytes:
+            raise PeerError(
+                f"{self.who} refers to bytes beyond its own pad",
+                seen=f"{reference.nbytes} bytes",
+                expected=f"at most {pad.nbytes} bytes",
+            )
+        pad.full = True
+        return Landed(self, pad, reference)
+
+    def took(self, pad: Pad, *, given: bool) -> None:
+        """All of a pad was read, by work in the current stream, or its memory was ``given`` away."""
+        if not given:
+            # The word says that the copies are done; torch, too, must know of them when the pad goes.
+            if pad.export.gift:
+                pad.user = self._exporter.used(pad.export.raw, pad.user)
+            self._count(pad)
+            self._post.write(free_index(pad.number), pad.times)
+            return
+        with self._lock:
+            try:
+                # Other memory at once: the old one is torch's again when all who use it are done.
+                pad.move(self._exporter.export(pad.nbytes))
+            except UnavailableError:
+                del self._pads[pad.number]
+                self._budget.free(pad.nbytes)
+                self.board.put(pad.number, GONE, 0)
+                self._count(pad)
+                self.board.store(free_index(pad.number), pad.times)
+                return
+            self._free(pad)
 
     def copy(self, to: int, source: int, nbytes: int) -> None:
-        """Copy from an open block to this device's memory; PeerError where the device cannot."""
+        """Copy from a pad to this device's memory; PeerError where the device cannot."""
         try:
             self._layer.copy(self.device, to, source, nbytes)
         except UnavailableError as error:
             raise PeerError(
-                f"{self.who}'s memory cannot be copied: {error.seen or error.summary}"
+                f"what {self.who} sent cannot be copied: {error.seen or error.summary}"
             ) from None
 
-    def took(self, number: int) -> None:
-        """All of message ``number`` was read: say so once the copies are done."""
-        self.post.write(taken_index(number), taken_word(number))
-        self._reading.append(number)
-        while self._reading and self.board.taken(self._reading[0]):
-            self._reading.popleft()
+    def use(self, pad: Pad) -> torch.UntypedStorage:
+        """The memory of a pad, for the current stream and whatever comes after it."""
+        self._exporter.used(pad.export.raw, pad.user)
+        return pad.export.raw.untyped_storage()
 
-    def close(self) -> None:
-        """Close everything, once nothing is being copied any more."""
-        patience = Patience(_END_S, lambda: None)
-        while not all(map(self.board.taken, self._reading)):
-            if not patience.pause():
-                return  # the device is busy with other things; the mappings go with the process
-        self.forget(list(self._open))
+    def close(self, *, left: bool) -> None:
+        """Give all pads back; where the sender has not ``left`` them, not before this process ends."""
+        with self._lock:
+            for pad in list(self._pads.values()):
+                if left:
+                    self._close(pad)
+                else:
+                    self._budget.free(pad.nbytes)
+                    _forsaken.append((self._exporter, pad.export))
+            self._pads.clear()
         self.board.close()
 
 
-class Referenced:
-    """One message's payload in a sender's memory, copied from there as it is read, never before it is ready.
+class Landed:
+    """One message's payload in a pad, never read before it is ready.
 
-    Copies run in the order of the current stream; when all was read, the sender learns of it in that order.
+    Copies run in the order of the current stream; when all was read, the pad is freed in that order.
     """
 
-    def __init__(self, landing: Landing, flat: Flat, reference: Reference) -> None:
-        self._landing, self._flat, self._reference = landing, flat, reference
+    def __init__(self, landing: Landing, pad: Pad, reference: Reference) -> None:
+        self._landing, self._pad, self._reference = landing, pad, reference
         self._at = 0
         self._ready = 0
         self.device = landing.device
@@ -117,6 +216,22 @@ class Referenced:
     @property
     def left(self) -> int:
         return self._reference.nbytes - self._at
+
+    def gift(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
+        """The pad's own memory as a tensor that the caller owns; None where it has to be copied."""
+        pad = self._pad
+        if not pad.export.gift or self._at or self._reference.nbytes != pad.nbytes:
+            return None
+        if pad.nbytes < self._landing.least_gift_bytes:
+            return None
+        made = torch.empty(0, dtype=dtype, device=self.device)
+        if made.element_size() * prod(shape) != pad.nbytes:
+            return None
+        self._wait(pad.nbytes)
+        made.set_(self._landing.use(pad), 0, shape, contiguous(shape))
+        self._at = pad.nbytes
+        self._landing.took(pad, given=True)
+        return made
 
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """The next elements, sent as ``dtype``, into ``into`` on any device (cast, or added to it)."""
@@ -130,7 +245,7 @@ class Referenced:
             )
         if not add and into.dtype == dtype and nbytes <= CHUNK_BYTES and self._lies_here(into):
             self._wait(self._at + nbytes)
-            there = self._flat.address + self._reference.offset + self._at
+            there = self._pad.export.raw.data_ptr() + self._at
             self._landing.copy(into.data_ptr(), there, nbytes)
             self._at += nbytes
             self._end()
@@ -143,32 +258,39 @@ class Referenced:
                 piece.copy_(source)
         self._end()
 
-    def _lies_here(self, tensor: torch.Tensor) -> bool:
-        return tensor.is_contiguous() and tensor.device == self.device
-
     def read_all(self) -> torch.Tensor:
         """The whole payload as bytes, in memory of its own."""
+        given = self.gift((self._reference.nbytes,), torch.uint8)
+        if given is not None:
+            return given
         whole = torch.empty(self.left, dtype=torch.uint8, device=self.device)
         for piece in pieces(whole, 1):
             piece.copy_(self._next(piece.numel(), torch.uint8, tuple(piece.shape)))
         self._end()
         return whole
 
+    def _lies_here(self, tensor: torch.Tensor) -> bool:
+        return tensor.is_contiguous() and tensor.device == self.device
+
     def _next(self, nbytes: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
         self._wait(self._at + nbytes)
-        offset, self._at = self._reference.offset + self._at, self._at + nbytes
-        found = self._flat.view(offset, dtype, shape)
-        return self._flat.copied(offset, dtype, shape) if found is None else found
+        at, self._at = self._at, self._at + nbytes
+        flat = self._pad.flat
+        if flat is None:
+            flat = self._pad.flat = Flat(self._pad.export.raw)
+        found = flat.view(at, dtype, shape)
+        return flat.copied(at, dtype, shape) if found is None else found
 
     def _wait(self, nbytes: int) -> None:
-        landing, number = self._landing, self._reference.number
+        board, pad, number = self._landing.board, self._pad.number, self._reference.number
         if nbytes <= self._ready:
             return
-        self._ready = landing.board.ready(number)
+        self._ready = board.ready(pad, number)
         if nbytes <= self._ready:
             return
+        landing = self._landing
         patience = Patience(landing.timeout_s, landing.check)
-        while (ready := landing.board.ready(number)) < nbytes:
+        while (ready := board.ready(pad, number)) < nbytes:
             if ready > self._ready:
                 self._ready = ready
                 patience.progress()
@@ -180,4 +302,4 @@ class Referenced:
 
     def _end(self) -> None:
         if not self.left:
-            self._landing.took(self._reference.number)
+            self._landing.took(self._pad, given=False)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from twinrun.grafting.board import Board
+from twinrun.grafting.exporting import Export
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Device memory of this process that others can open."""
+class Exporting(Protocol):
+    """Memory of one device that peers can open. All calls raise UnavailableError."""
 
-    address: int
-    nbytes: int
-    handle: bytes
+    def export(self, nbytes: int) -> Export:
+        """Memory that nothing on the device uses any more."""
+        ...
+
+    def free(self, export: Export) -> None:
+        """Give back what no peer can write to any more."""
+        ...
+
+    def used(self, raw: torch.Tensor, by: int = -1) -> int:
+        """The current stream uses memory that is a gift: until it is done nobody gets that again.
+
+        Returns the stream's handle; ``by``: that of one which is known as a user already.
+        """
+        ...
 
 
 class Post(Protocol):
@@ -34,7 +44,7 @@ class Layer(Protocol):
         ...
 
     def note(self, tensor: torch.Tensor) -> None:
-        """This process receives into ``tensor``: direct channels open their memory on its device."""
+        """This process receives into ``tensor``: peers may write to memory of its device."""
         ...
 
     def device(self) -> torch.device | None:
@@ -45,12 +55,12 @@ class Layer(Protocol):
         """The same for every process that uses this very device, in the whole world."""
         ...
 
-    def allocate(self, device: torch.device, nbytes: int) -> Block: ...
-
-    def free(self, device: torch.device, block: Block) -> None: ...
+    def exporter(self, device: torch.device, limit_bytes: int) -> Exporting:
+        """The memory of a device that is open to peers, one for all of them, kept while somebody holds it."""
+        ...
 
     def open(self, device: torch.device, handle: bytes, nbytes: int) -> int:
-        """Map another process's block into this one, for ``device``; its address here."""
+        """Map another process's allocation into this one, for ``device``; its address here."""
         ...
 
     def shut(self, device: torch.device, address: int) -> None:

@@ -73,7 +73,9 @@ class Ledger:
 
     def absent(self, rank: Rank, point: Point) -> bool:
         """Whether ``rank`` certainly does not hold ``point``: it went past its step, or has ended."""
-        if self.held(rank, point) is not None:
-            return False
+        return self.held(rank, point) is None and self.past(rank, point)
+
+    def past(self, rank: Rank, point: Point) -> bool:
+        """Whether ``rank`` has gone on from the step of ``point``, or has ended: it asks for it no more."""
         progress = self.ranks.get(rank)
         return progress is not None and (bool(progress.ended) or progress.step > point.step)

@@ -12,9 +12,8 @@ from twinrun.errors import PeerError, UnavailableError
 from twinrun.grafting.lane import Job, Lane
 from twinrun.grafting.nccl import Communicator
 from twinrun.grafting.outlet import Buffer
+from twinrun.grafting.packing import Flat, NoRoom, pack
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import Flat
-from twinrun.grafting.staging import NoRoom, pack
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -128,7 +127,7 @@ class PairPayload:
         return self._nbytes - self._at
 
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
-        """As ``Referenced.read_tensor``."""
+        """As ``Landed.read_tensor``."""
         nbytes = into.numel() * dtype.itemsize
         if nbytes > self.left:
             raise PeerError(f"{self._pair.who} sent fewer bytes than its message needs")
@@ -139,6 +138,10 @@ class PairPayload:
         if source is None:
             source = there.copied(at, dtype, shape)
         into.add_(source.to(into.device)) if add else into.copy_(source)
+
+    def gift(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
+        """As ``Landed.gift``."""
+        return None
 
     def read_all(self) -> torch.Tensor:
         """The whole payload as bytes, in memory of its own."""

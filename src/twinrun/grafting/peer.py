@@ -59,6 +59,7 @@ class Peer:
             self.receiving.close()
         if self.outlet is not None:
             self.outlet.close()
+        self.inlet = None  # with what it showed last of a device's memory
 
     @property
     def channel(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from twinrun.grafting.point import Holding
@@ -41,20 +41,19 @@ class Plan:
     pulls: tuple[Pull, ...]
     zeros: tuple[Box, ...] = ()
     note: str = ""
+    sums: bool = field(init=False)
+    ordered: bool = field(init=False)
+    """whether boxes of one sender have to wait for those of the senders before it"""
 
-    @property
-    def sums(self) -> bool:
-        return any(part.add for pull in self.pulls for part in pull.parts)
+    def __post_init__(self) -> None:
+        parts = [part for pull in self.pulls for part in pull.parts]
+        object.__setattr__(self, "sums", any(part.add for part in parts))
+        object.__setattr__(self, "ordered", any(part.add or part.check for part in parts))
 
     def is_all_of(self, shape: tuple[int, ...]) -> bool:
         """Whether it is one box from one sender, as it is, that fills a tensor of ``shape``."""
         parts = [part for pull in self.pulls for part in pull.parts]
         return len(self.pulls) == len(parts) == 1 and parts[0].wanted.covers(shape)
-
-    @property
-    def ordered(self) -> bool:
-        """Whether boxes of one sender have to wait for those of the senders before it."""
-        return any(part.add or part.check for pull in self.pulls for part in pull.parts)
 
 
 @dataclass(frozen=True, slots=True)

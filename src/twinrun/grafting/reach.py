@@ -42,7 +42,7 @@ class _Desk:
 def attach(peer: Peer, settings: Settings, budget: Buffer, check: Callable[[], None]) -> None:
     """Give ``peer`` its direct channels; nothing is agreed on before the first GPU tensor."""
     devices, desk, who = layer(), _Desk(peer, check), str(peer.rank)
-    peer.receiving = Answering(devices, desk, who=who, timeout_s=settings.timeout_s)
+    peer.receiving = Answering(devices, desk, budget, who=who, timeout_s=settings.timeout_s)
     if devices is not None:
         peer.sending = Sending(
             devices, desk, budget, who=who, local=peer.local, wanted=settings.channel,

@@ -159,6 +159,7 @@ class Taking:
             why = read(header, "late", str, who)
             raise PointFailed(f"{self.point}: {who} sent it too long ago: {why}")
         if header.get("h") != order.numbers[sender] or header.get("k") != order.orders[sender]:
+            payload.discard()
             raise PointFailed(
                 f"{self.point}: {order.senders[at]} changed its layout at this point while others did not",
                 do="graft the point with a --transform, or leave it out",
@@ -169,8 +170,7 @@ class Taking:
             return
         dtype = BY_NAME[order.dtypes[sender]]
         if order.sole:
-            self.sole = empty(self.holding.shape, BY_NAME[self.holding.dtype], payload.device)
-            payload.read_tensor(self.sole, dtype)
+            self.sole = self._sole(payload, dtype)
             return
         if self.assembly is None:
             self.assembly = Assembly(
@@ -178,6 +178,16 @@ class Taking:
             )
         if not self.assembly.put(pull.parts, payload, dtype):
             self.unequal.append(sender)
+
+    def _sole(self, payload: Any, dtype: torch.dtype) -> torch.Tensor:
+        """The one box of a value, in the receiver's dtype."""
+        shape, wanted = self.holding.shape, BY_NAME[self.holding.dtype]
+        given: torch.Tensor | None = payload.gift(shape, dtype) if wanted == dtype else None
+        if given is not None:
+            return given
+        made = empty(shape, wanted, payload.device)
+        payload.read_tensor(made, dtype)
+        return made
 
     def _finish(self, order: Order, waited_s: float) -> Taken:
         tensor = self.sole

@@ -1,71 +1,79 @@
-"""What a message says of device memory: a block that can be opened, and where in it a payload lies."""
+"""What a message says of device memory: a segment that can be opened, and the pad that a payload lies in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from math import prod
 from typing import Any
 
-import torch
-
 from twinrun.errors import PeerError
+from twinrun.grafting.board import PADS
 
 HANDLE_BYTES = 64
 CHUNK_BYTES = 128 << 20
-"""A receiver begins to copy once the first of these lies ready.
-
-Staging takes a tenth of the time that a copy between GPUs does, and each part costs both processors
-a launch: smaller parts only cost.
-"""
+"""A receiver begins to read once the first of these lies ready; each part costs both processors a launch."""
 
 _MOST_BYTES = 1 << 39
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """How a peer opens one block of a sender's memory: a number, its size, its IPC handle."""
+class Segment:
+    """How a peer opens an allocation of the receiver's: a number, its size, its IPC handle."""
 
-    block: int
+    number: int
     nbytes: int
     handle: bytes
 
     def as_json(self) -> list[Any]:
-        return [self.block, self.nbytes, self.handle.hex()]
+        return [self.number, self.nbytes, self.handle.hex()]
 
     @classmethod
-    def read(cls, body: Any, who: str) -> Card:
-        """A card from a message; PeerError for anything else."""
+    def read(cls, body: Any, who: str) -> Segment:
+        """A segment from a message; PeerError for anything else."""
         try:
-            block, nbytes, text = body
+            number, nbytes, text = body
             handle = bytes.fromhex(text)
-            if not _sound(block, nbytes) or nbytes == 0 or len(handle) != HANDLE_BYTES:
+            if not _sound(number, nbytes) or nbytes == 0 or len(handle) != HANDLE_BYTES:
                 raise ValueError("out of range")
         except (TypeError, ValueError) as error:
             raise PeerError(
-                f"{who} described a block of memory that makes no sense: {error}",
-                seen=repr(body)[:80],
+                f"{who} described memory that makes no sense: {error}", seen=repr(body)[:80]
             ) from None
-        return cls(block, nbytes, handle)
+        return cls(number, nbytes, handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A pad that the sender may use from the ``times``-th time on that it is freed."""
+
+    pad: int
+    times: int
+
+    def as_json(self) -> list[int]:
+        return [self.pad, self.times]
+
+    @classmethod
+    def read(cls, body: Any, who: str) -> Opening:
+        """An opening from a message; PeerError for anything else."""
+        if isinstance(body, list) and len(body) == 2 and _sound(*body) and body[0] < PADS:
+            return cls(*body)
+        raise PeerError(f"{who} offers room that makes no sense", seen=repr(body)[:80])
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where the payload of message ``number`` lies: ``nbytes`` from ``offset`` on in a block."""
+    """The payload of message ``number``: the first ``nbytes`` of a pad."""
 
-    block: int
-    offset: int
+    pad: int
     nbytes: int
     number: int
 
     def as_json(self) -> list[int]:
-        return [self.block, self.offset, self.nbytes, self.number]
+        return [self.pad, self.nbytes, self.number]
 
     @classmethod
     def read(cls, body: Any, who: str) -> Reference:
         """A reference from a message; PeerError for anything else."""
-        if isinstance(body, list) and len(body) == 4 and _sound(*body):
+        if isinstance(body, list) and len(body) == 3 and _sound(*body):
             return cls(*body)
         raise PeerError(f"{who} sent a payload that lies nowhere", seen=repr(body)[:80])
 
@@ -77,49 +85,9 @@ def numbers(body: Any, who: str) -> tuple[int, int]:
     raise PeerError(f"{who} sent a payload that makes no sense", seen=repr(body)[:80])
 
 
-def pieces(tensor: torch.Tensor, itemsize: int) -> Iterator[torch.Tensor]:
-    """``tensor`` in row-major order, in parts of about CHUNK_BYTES of ``itemsize`` bytes an element."""
-    if tensor.numel() * itemsize <= CHUNK_BYTES:
-        yield tensor
-        return
-    shape = tuple(tensor.shape)
-    dim = next((at for at, size in enumerate(shape) if size > 1), 0)
-    rows = max(1, CHUNK_BYTES // (prod(shape[dim + 1 :]) * itemsize))
-    for at in range(0, shape[dim], rows):
-        yield tensor.narrow(dim, at, min(rows, shape[dim] - at))
-
-
-class Flat:
-    """A block's bytes, seen as tensors of any type and shape without a copy."""
-
-    def __init__(self, raw: torch.Tensor) -> None:
-        self.raw = raw
-        self.address = raw.data_ptr()
-        self.nbytes = raw.numel()
-        self._typed: dict[torch.dtype, torch.Tensor] = {}
-
-    def view(self, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor | None:
-        """A contiguous view from ``offset`` on, None where that is not aligned for ``dtype``."""
-        whole = self._typed.get(dtype)
-        if whole is None:
-            usable = self.nbytes - self.nbytes % dtype.itemsize
-            if self.raw.data_ptr() % dtype.itemsize:
-                return None
-            whole = self._typed[dtype] = self.raw[:usable].view(dtype)
-        at, odd = divmod(offset, dtype.itemsize)
-        return None if odd else whole.as_strided(shape, contiguous(shape), at)
-
-    def copied(self, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-        """The same from any offset, in memory of its own."""
-        nbytes = prod(shape) * dtype.itemsize
-        return self.raw[offset : offset + nbytes].clone().view(dtype).view(shape)
-
-
-@lru_cache(maxsize=4096)
-def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of a row-major tensor."""
-    return tuple(prod(shape[dim + 1 :]) for dim in range(len(shape)))
-
-
 def _sound(*numbers: Any) -> bool:
-    return all([type(n) is int and 0 <= n < _MOST_BYTES for n in numbers])
+    return all(map(_counts, numbers))
+
+
+def _counts(number: Any) -> bool:
+    return type(number) is int and 0 <= number < _MOST_BYTES

@@ -59,6 +59,8 @@ class Roster:
         self._endpoint: Endpoint | None = None
         self._meeting: Meeting | None = None
         self._adopting = threading.Lock()
+        self._goodbye: str | None = None
+        self._greeters: list[threading.Thread] = []
         self._joining = threading.Thread(
             target=self._join, name="twinrun-graft-meeting", daemon=True
         )
@@ -133,9 +135,18 @@ class Roster:
         for peer in list(self.peers.values()):
             if peer.sending is not None:
                 peer.sending.close(gone=bool(peer.gone_at))
-        self.tell_all({"t": "bye", "why": goodbye})
-        self._closed = True
         for peer in list(self.peers.values()):
+            if peer.receiving is not None:
+                peer.receiving.leave(gone=bool(peer.gone_at))
+        with self._adopting:  # whoever is adopted after this is told by whoever adopts it
+            self._goodbye = goodbye
+            peers = list(self.peers.values())
+        for peer in peers:
+            self.tell(peer, {"t": "bye", "why": goodbye})
+        self._closed = True
+        for greeter in self._greeters:
+            greeter.join(_SETTLE_S * 10)
+        for peer in peers:
             peer.close()
         if self._endpoint is not None:
             self._endpoint.close()
@@ -220,6 +231,9 @@ class Roster:
             peer.link.trusted = True
             attach(peer, self.settings, self.device_buffer, lambda: self.check(peer))
             self._listener.joined(peer)
+            if self._goodbye is not None:
+                self.tell(peer, {"t": "bye", "why": self._goodbye})
+                return
         self._selector.register(peer.link.socket, selectors.EVENT_READ, peer)
 
     def _ended(self) -> bool:
@@ -242,7 +256,9 @@ class Roster:
             if ready.family == socket.AF_UNIX and not same_user(connected):
                 connected.close()
                 return
-            threading.Thread(target=self._greet, args=(connected,), daemon=True).start()
+            greeter = threading.Thread(target=self._greet, args=(connected,), daemon=True)
+            self._greeters = [*(t for t in self._greeters if t.is_alive()), greeter]
+            greeter.start()
             return
         try:
             frames = who.link.receive()

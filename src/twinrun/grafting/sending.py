@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +16,16 @@ from twinrun.grafting.choice import HOST, IPC, NCCL, End, against_ipc, against_n
 from twinrun.grafting.direct import Desk
 from twinrun.grafting.layer import Layer
 from twinrun.grafting.message import Message
-from twinrun.grafting.outlet import Buffer, Outlet
+from twinrun.grafting.outlet import Buffer
+from twinrun.grafting.packing import NoRoom
 from twinrun.grafting.pair import Pair, PairStage
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import Card
-from twinrun.grafting.staging import AT_ONCE_ON_ONE_GPU, NoRoom, Stage
-from twinrun.grafting.wire import Header, json_text
+from twinrun.grafting.pushing import Push
+from twinrun.grafting.reference import Opening, Segment
+from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
 ANSWER_S = 60.0
-_END_S = 2.0
 _PATTERN_BYTES = 64
 
 
@@ -43,17 +44,16 @@ class Sending:
         self._channel = HOST
         self._reasons: dict[str, str] = {}
         self._told = ""
-        self._stage: Stage | None = None
+        self._push: Push | None = None
         self._pair: PairStage | None = None
         self._answers: dict[str, Header] = {}
-        self._cards: list[Card] = []
         self.over = ""
         """the channel of the last message and its reason, "" where no GPU was concerned"""
 
     def message(
-        self, header: str, tensors: Sequence[torch.Tensor], outlet: Outlet, orders: int
+        self, header: str, tensors: Sequence[torch.Tensor], orders: int
     ) -> tuple[Message, int] | None:
-        """A message that refers to ``tensors``, copied aside on the GPU, and their bytes.
+        """A message that refers to ``tensors``, copied by the GPU to where the peer finds them, and their bytes.
 
         ``header``: JSON. None where they go through the host. ``orders``: how many orders the peer has sent; where it
         used no GPU so far, it is asked again when there are more.
@@ -72,20 +72,16 @@ class Sending:
             self._told = described(self._channel, self._reasons, self._through)
         self.over = self._told
         try:
-            referred = self._put(tensors, outlet)
+            referred = self._put(tensors)
         except NoRoom as error:
             self.over = described(HOST, {**self._reasons, self._channel: str(error)}, self._through)
             return None
         return None if referred is None else (Message(f"{header[:-1]},{referred}}}"), nbytes)
 
-    def _put(self, tensors: Sequence[torch.Tensor], outlet: Outlet) -> str | None:
+    def _put(self, tensors: Sequence[torch.Tensor]) -> str | None:
         """Where the payload lies, as one more field of the header."""
-        if self._stage is not None:
-            reference = self._stage.put(tensors)
-            for card in self._cards:
-                outlet.send(Message(json_text({"card": card.as_json()})))
-            self._cards.clear()
-            return f'"g":{reference.as_json()}'
+        if self._push is not None:
+            return f'"g":{self._push.put(tensors).as_json()}'
         return None if self._pair is None else f'"pair":{self._pair.put(tensors)}'
 
     def heard(self, header: Header) -> None:
@@ -93,14 +89,16 @@ class Sending:
         kind = header["t"]
         if kind == "go" and self._pair is not None:
             self._pair.go(read(header, "number", int, self._who))
-        elif kind == "unmapped" and self._stage is not None:
-            self._stage.released(read(header, "blocks", list, self._who))
+        elif kind == "segment" and self._push is not None:
+            self._push.know(Segment.read(header.get("what"), self._who))
+        elif kind == "closing":
+            self._leave()
         else:
             self._answers[kind] = header
 
     def busy(self) -> bool:
         """Whether the peer has yet to take something from this GPU."""
-        return any(half is not None and half.busy() for half in (self._stage, self._pair))
+        return any(half is not None and half.busy() for half in (self._push, self._pair))
 
     def lost(self) -> None:
         """The peer has gone: nothing may wait for it on the GPU."""
@@ -108,20 +106,16 @@ class Sending:
             self._pair.pair.abort()
 
     def close(self, *, gone: bool) -> None:
-        """Give the staging memory back, once the peer has closed it."""
+        """Write nothing more to the peer's memory, and tell it so."""
         if self._pair is not None:
             self._pair.pair.abort()
-        if self._stage is None:
-            return
-        blocks = self._stage.leave(gone=gone)
-        try:
-            if blocks:
-                self._desk.tell({"t": "unmap", "blocks": blocks})
-                patience = Patience(_END_S, self._desk.check)
-                while not self._stage.left() and patience.pause():
-                    pass
-        except TwinrunError:
-            self._stage.leave(gone=True)
+        if not gone:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._push is not None and self._push.leave():
+            with contextlib.suppress(TwinrunError):
+                self._desk.tell({"t": "left"})
 
     # --- agreeing --------------------------------------------------------------------------
 
@@ -133,41 +127,53 @@ class Sending:
         self._reasons[IPC], told = self._trial(device, self._reasons[IPC])
         mine = End(self._layer.identity(device), nccl.version())
         theirs = End(read(told, "gpu", str), read(told, "nccl", str))
-        if self._stage is not None and not self._reasons[IPC]:
+        if self._push is not None and not self._reasons[IPC]:
             self._channel, self._final = IPC, True
-            if mine.gpu == theirs.gpu:
-                self._stage.at_once = AT_ONCE_ON_ONE_GPU
             return
-        self._stage = None
+        self._push = None
         self._final = bool(theirs.gpu)
         self._reasons[NCCL] = against_nccl(mine, theirs, self._wanted) or self._meet(device)
         self._channel = HOST if self._reasons[NCCL] else NCCL
 
     def _trial(self, device: torch.device, against: str) -> tuple[str, Header]:
-        """Ask the peer what it can do, and let it read a pattern through CUDA IPC: why not, and its answer."""
+        """Ask the peer what it can do, and write a pattern to its GPU: why CUDA IPC will not do, its answer."""
         if against:
             return against, self._ask({"t": "ask"}, "told")
         board = Board.create()
+        asked = {"t": "ask", "board": True, "gpu": self._layer.identity(device)}
+        told = self._ask(asked, "told", board.fd)
+        trouble: str = read(told, "ipc", str)
+        if not trouble:
+            self._push = Push(
+                self._layer, device, board, self._room,
+                lambda pads: self._desk.tell({"t": "drop", "pads": pads}),
+                self._desk.check, self._timeout_s,
+            )  # fmt: skip
+            trouble = self._proven(device)
+            if trouble:
+                self._leave()
+        return trouble, told
+
+    def _proven(self, device: torch.device) -> str:
         pattern = secrets.token_bytes(_PATTERN_BYTES)
-        self._stage = Stage(
-            self._layer, device, board, self._budget, self._cards.append,
-            lambda blocks: self._desk.tell({"t": "unmap", "blocks": blocks}),
-            self._desk.check, self._timeout_s,
-        )  # fmt: skip
+        assert self._push is not None
         try:
             with self._layer.apart(device):
                 held = torch.tensor(list(pattern), dtype=torch.uint8, device=device)
-                put = self._stage.put([held])
+                put = self._push.put([held])
         except UnavailableError as error:
-            return str(error.seen or error.summary), self._ask({"t": "ask"}, "told")
-        asked = {
-            "t": "ask", "card": self._cards.pop().as_json(), "g": put.as_json(), "pattern": pattern.hex(),
-        }  # fmt: skip
-        told = self._ask(asked, "told", board.fd)
-        trouble: str = read(told, "ipc", str)
-        if trouble:
-            self._stage.leave(gone=True)
-        return trouble, told
+            return str(error.seen or error.summary)
+        proof = {"t": "prove", "g": put.as_json(), "pattern": pattern.hex()}
+        why: str = read(self._ask(proof, "proven"), "ipc", str)
+        return why
+
+    def _room(self, nbytes: int) -> Opening | None:
+        """A pad of the peer's for payloads of a size."""
+        told = self._ask({"t": "room", "nbytes": nbytes}, "pad")
+        if "why" in told:
+            raise NoRoom(read(told, "why", str, self._who))
+        body = told.get("pad")
+        return None if body is None else Opening.read(body, self._who)
 
     def _meet(self, device: torch.device) -> str:
         """Make an NCCL communicator with the peer; why that failed, "" where it did not."""

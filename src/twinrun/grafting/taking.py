@@ -65,6 +65,13 @@ class Aside:
     def device(self) -> torch.device:
         return self.data.device
 
+    def gift(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor | None:
+        """As ``Inlet.gift``."""
+        return None
+
+    def discard(self) -> None:
+        """As ``Inlet.discard``."""
+
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """As ``Inlet.read_tensor``, from the copy."""
         nbytes = into.numel() * dtype.itemsize

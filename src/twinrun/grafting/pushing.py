@@ -1,0 +1,213 @@
+"""The sending half of a direct channel: payloads pushed into pads, which are memory of the receiver."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from twinrun.errors import PeerError, UnavailableError
+from twinrun.grafting.board import GONE, Board, ready_word
+from twinrun.grafting.layer import Layer, Post
+from twinrun.grafting.outlet import GRACE_S
+from twinrun.grafting.packing import Flat, NoRoom, pack, pieces
+from twinrun.grafting.patience import Patience
+from twinrun.grafting.reference import CHUNK_BYTES, Opening, Reference, Segment
+
+AT_ONCE = 3
+"""Pads of a size that come without waiting for the receiver."""
+_END_S = 2.0
+
+
+@dataclass(slots=True)
+class Pad:
+    """One pad: its size, which time it was used last, and by which message."""
+
+    number: int
+    nbytes: int
+    used: int
+    message: int = -1
+
+
+class Push:
+    """Puts payloads into one peer's pads, on the program's own stream; never waits for the device.
+
+    A pad is used again once the receiver has freed it, which the board says. ``ask`` gets another pad
+    of the peer, or None while it has no room (NoRoom: it never will); ``drop`` gives idle ones back.
+    ``check`` raises when the peer has gone. Used by one thread at a time, but for ``know`` and ``leave``.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        device: torch.device,
+        board: Board,
+        ask: Callable[[int], Opening | None],
+        drop: Callable[[list[int]], None],
+        check: Callable[[], None],
+        timeout_s: float,
+    ) -> None:
+        self._layer, self.device, self._board = layer, device, board
+        self._post: Post = layer.post(board, device)
+        self._ask, self._drop = ask, drop
+        self._check, self._timeout_s = check, timeout_s
+        self._pads: dict[int, list[Pad]] = {}
+        self._told: dict[int, Segment] = {}
+        self._open: dict[int, Flat] = {}
+        self._left = False
+        self._lock = threading.Lock()
+        """held while the device is being told to write, and while the memory is being let go"""
+        self._next = 0
+
+    def put(self, tensors: Sequence[torch.Tensor]) -> Reference:
+        """Copy ``tensors`` (any strides, any device) one after the other; where they lie then.
+
+        The copies run in the order of the current stream. NoRoom, PeerError.
+        """
+        total = 0
+        for tensor in tensors:
+            total += tensor.nbytes
+        pad, flat, offset = self._room(total)
+        number, self._next = self._next, self._next + 1
+        with self._lock:
+            if self._left:
+                raise NoRoom("the receiver has left")
+            pad.used += 1
+            pad.message = number
+            done = told = 0
+            for tensor in tensors:
+                size = tensor.element_size()
+                for piece in pieces(tensor, size):
+                    nbytes = piece.numel() * size
+                    if piece.is_contiguous() and piece.device == self.device:
+                        here = flat.address + offset + done
+                        self._layer.copy(self.device, here, piece.data_ptr(), nbytes)
+                    else:
+                        pack(flat, offset + done, piece)
+                    done += nbytes
+                    if done == total or done - told >= CHUNK_BYTES:
+                        told = done
+                        self._post.write(pad.number, ready_word(number, done))
+        return Reference(pad.number, total, number)
+
+    def busy(self) -> bool:
+        """Whether something lies there that the peer has not taken."""
+        return any(self._board.freed(p.number) <= p.used for p in self._all() if p.message >= 0)
+
+    def know(self, segment: Segment) -> None:
+        """The peer tells of memory that pads will lie in."""
+        self._told[segment.number] = segment
+
+    def leave(self) -> bool:
+        """Write nothing more and close the peer's memory; False where a copy does not come to its end."""
+        with self._lock:
+            self._left = True
+            patience = Patience(_END_S, lambda: None)
+            while not all(map(self._written, self._all())):
+                if not patience.pause():
+                    return False  # the device may still write there: mappings go with the process
+            for flat in self._open.values():
+                self._layer.shut(self.device, flat.address)
+            self._open.clear()
+        return True
+
+    def _all(self) -> list[Pad]:
+        return [pad for pads in list(self._pads.values()) for pad in list(pads)]
+
+    def _written(self, pad: Pad) -> bool:
+        return (
+            pad.message < 0
+            or self._board.freed(pad.number) > pad.used
+            or self._board.ready(pad.number, pad.message) == pad.nbytes
+        )
+
+    # --- room ------------------------------------------------------------------------------
+
+    def _room(self, nbytes: int) -> tuple[Pad, Flat, int]:
+        pads = self._pads.setdefault(nbytes, [])
+        found = self._free(pads)
+        if found is None and len(pads) < AT_ONCE and self._grow(nbytes):
+            found = self._free(pads)
+        if found is not None:
+            return found
+        patience, ask_at_s = Patience(self._timeout_s, self._check), GRACE_S
+        while (found := self._free(pads)) is None:
+            if patience.waited_s > ask_at_s:
+                ask_at_s += GRACE_S
+                self._grow(nbytes)
+            elif not patience.pause():
+                raise PeerError(
+                    f"nothing was taken for {self._timeout_s:g} s and the receiver's GPU has no room"
+                )
+        return found
+
+    def _free(self, pads: list[Pad]) -> tuple[Pad, Flat, int] | None:
+        for pad in tuple(pads):
+            if self._board.freed(pad.number) > pad.used:
+                found = self._place(pad)
+                if found is not None:
+                    return pad, *found
+        return None
+
+    def _place(self, pad: Pad) -> tuple[Flat, int] | None:
+        """Where a free pad lies; None while that is not known yet, or no more."""
+        segment, offset = self._board.place(pad.number)
+        if segment == GONE:
+            self._pads[pad.nbytes].remove(pad)
+            return None
+        flat = self._open.get(segment) or self._opened(segment)
+        if flat is None:
+            return None
+        if offset + pad.nbytes > flat.nbytes:
+            raise PeerError("the receiver offers room beyond its own memory")
+        return flat, offset
+
+    def _opened(self, number: int) -> Flat | None:
+        told = self._told.get(number)
+        if told is None:
+            return None
+        try:
+            address = self._layer.open(self.device, told.handle, told.nbytes)
+        except UnavailableError as error:
+            raise NoRoom(str(error.seen or error.summary)) from None
+        flat = Flat(self._layer.flat(self.device, address, told.nbytes))
+        return self._open.setdefault(number, flat)
+
+    def _grow(self, nbytes: int) -> bool:
+        """One pad more of a size, if the peer has room for it; idle ones of other sizes make room.
+
+        NoRoom where none of this size can be had at all.
+        """
+        opening = self._ask(nbytes)
+        if opening is None:
+            idle = [
+                pad
+                for size, pads in self._pads.items()
+                for pad in pads
+                if size != nbytes and self._idle(pad)
+            ]
+            if idle:
+                self._part_with(idle)
+                opening = self._ask(nbytes)
+        if opening is not None:
+            for pad in self._all():  # one that the peer could not keep leaves its number to another
+                if pad.number == opening.pad:
+                    self._pads[pad.nbytes].remove(pad)
+            self._pads[nbytes].append(Pad(opening.pad, nbytes, opening.times - 1))
+        elif not self._pads[nbytes]:
+            raise NoRoom("the receiver's memory for others is full: --graft-buffer")
+        return opening is not None
+
+    def _idle(self, pad: Pad) -> bool:
+        return self._board.freed(pad.number) > pad.used and self._board.place(pad.number)[0] != GONE
+
+    def _part_with(self, idle: list[Pad]) -> None:
+        for pad in idle:
+            self._pads[pad.nbytes].remove(pad)
+        # The receiver may free memory once it is not mapped here any more.
+        still = {self._board.place(pad.number)[0] for pad in self._all()}
+        for number in [number for number in self._open if number not in still]:
+            self._layer.shut(self.device, self._open.pop(number).address)
+        self._drop([pad.number for pad in idle])
