@@ -234,8 +234,11 @@ def hostile(role: str, rank: int, world: int, message: dict[str, Any], **options
             give(ex, step, "x", x)
         meet(ex, 2)
         peer = next(iter(ex.roster.others("target")))
-        header = {"p": [2, "x", 0], "h": 0, "k": 0, **message}
-        peer.outlet.send(Message(json.dumps(header)))
+        if "t" in message:
+            peer.link.send(message)
+        else:
+            header = {"p": [2, "x", 0], "h": 0, "k": 0, **message}
+            peer.outlet.send(Message(json.dumps(header)))
         time.sleep(1.0)
     except PeerError as error:
         return str(error)
@@ -251,6 +254,11 @@ def hostile(role: str, rank: int, world: int, message: dict[str, Any], **options
         ({"g": [0, 1 << 60, 9]}, "lies nowhere"),
         ({"g": "x"}, "lies nowhere"),
         ({"pair": [0, 4000]}, "without having met"),
+        ({"t": "room", "nbytes": 0}, "asks for room for 0 bytes"),
+        ({"t": "room", "nbytes": -1}, "asks for room for -1 bytes"),
+        ({"t": "drop", "pads": [77]}, "gives back what it does not have"),
+        ({"t": "drop", "pads": [[]]}, "sent something wrong"),
+        ({"t": "ask", "board": True, "gpu": ""}, "sent something wrong"),
     ],
 )
 def test_references_are_checked(message: dict[str, Any], told: str) -> None:

@@ -36,8 +36,8 @@ class Export:
 class Exporter:
     """The memory of one device that is open to peers. Thread-safe.
 
-    Gifts that the device has yet to be done with may hold more than ``limit_bytes`` together; from then
-    on the current stream is waited for before there is more.
+    Whenever it has grown beyond ``limit_bytes``, the current stream is waited for before there is more: gifts
+    that the program has dropped, but its device is not done with, come back then.
     """
 
     def __init__(self, device: torch.device, limit_bytes: int) -> None:
@@ -48,6 +48,7 @@ class Exporter:
         self._places: dict[int, int] = {}
         """address -> base"""
         self._reserved_bytes = 0
+        self._grown = False
         self._stream: Any = None
         self._pool: torch.cuda.MemPool | None = None
         self._sharable = True
@@ -87,7 +88,8 @@ class Exporter:
                 with torch.cuda.device(self._device):
                     self._pool = torch.cuda.MemPool()
                     self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            if self._reserved_bytes > self._limit_bytes:
+            if self._grown:
+                self._grown = False
                 torch.cuda.current_stream(self._device).synchronize()
             with on(self._device):
                 # Inside of a pool torch does not look which memory has become free; this makes it look.
@@ -111,6 +113,7 @@ class Exporter:
                 if base not in self._allocations:
                     self._allocations[base] = extent, _handle(base)
                     self._reserved_bytes += extent
+                    self._grown = self._reserved_bytes > self._limit_bytes
             self._places[address] = base
         return Export(raw, base, *self._allocations[base], gift=True)
 
