@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,23 @@ def _wrong_use(rank: int, size: int) -> None:
 def test_wrong_use_is_refused_on_every_rank() -> None:
     """Gradients, sizes, dtypes, orders and groups that cannot work are errors with their reason."""
     run_ranks(2, _wrong_use)
+
+
+def _close_and_destroy(rank: int, size: int) -> None:
+    seen = weakref.ref(dist.group.WORLD)
+    ar = AllReduce()
+    assert ar(torch.ones(8))[0] == size
+    ar.close()
+    dist.destroy_process_group()
+    gc.collect()
+    assert seen() is None
+    assert ar is not None
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+
+def test_a_closed_one_lets_go_of_its_group() -> None:
+    """A group that lives on to the interpreter's end is torn down by it, which may abort the process."""
+    run_ranks(2, _close_and_destroy)
 
 
 def test_without_a_process_group() -> None:

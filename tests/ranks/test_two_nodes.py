@@ -22,15 +22,20 @@ pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 PROGRAM = """
 import sys, torch, torch.distributed as dist
 import twinrun as tr
+from twinrun.env import variables as V
+
+def main():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    near = [dist.new_group([0, 1]), dist.new_group([2, 3])][rank // 2]
+    with tr.AllReduce() as every, tr.AllReduce(near) as pair:
+        x = torch.full((1000,), float(10 ** rank))
+        told = [every.plan(x).backend, int(every(x)[-1]), pair.plan(x).backend, int(pair(x)[-1])]
+        told += [V.SYMMETRIC_ALL_REDUCE.get(), V.SYMMETRIC_ALL_REDUCE.source().kind]
+        nodes = len(set(every._line(x.device).facts.nodes))
+        sys.stdout.write(f"RANK {rank} {told} nodes {nodes}\\n")
+
 dist.init_process_group("gloo")
-rank, size = dist.get_rank(), dist.get_world_size()
-near = [dist.new_group([0, 1]), dist.new_group([2, 3])][rank // 2]
-with tr.AllReduce() as every, tr.AllReduce(near) as pair:
-    x = torch.full((1000,), float(10 ** rank))
-    told = [every.plan(x).backend, int(every(x)[-1]), pair.plan(x).backend, int(pair(x)[-1])]
-    from twinrun.env import variables as V
-    told += [V.SYMMETRIC_ALL_REDUCE.get(), V.SYMMETRIC_ALL_REDUCE.source().kind]
-    sys.stdout.write(f"RANK {rank} {told} nodes {len(set(every._line(x.device).facts.nodes))}\\n")
+main()  # a group that is still a global at the end may abort its process there
 dist.destroy_process_group()
 """
 

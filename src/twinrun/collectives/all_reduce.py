@@ -172,13 +172,17 @@ class AllReduce:
         return sum(line.workspace_bytes for line in self._lines.values())
 
     def close(self) -> None:
-        """Free every workspace. Local: waits for no peer. Safe twice."""
-        self._closed = True
+        """Free every workspace and let go of the group. Local: waits for no peer. Safe twice."""
+        self._closed, self._check = True, False
         self._chosen.clear()
         self._steps.clear()
         for line in self._lines.values():
             line.close()
         self._lines.clear()
+        # A group that is still referred to when the interpreter ends is torn down then, and its threads
+        # abort the process where they give up a tensor without an interpreter.
+        for name in ("_group", "_exchange"):
+            self.__dict__.pop(name, None)
 
     def __enter__(self) -> AllReduce:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from twinrun.errors import PeerError, UnavailableError
 _DATA, _TROUBLE = b"D", b"T"
 # By ranks: the default group that was there, and the gloo group made under it.
 _kept: dict[tuple[int, ...], tuple[object, dist.ProcessGroup]] = {}
+# Groups must not outlive the interpreter: their threads could not give up its tensors any more.
+atexit.register(_kept.clear)
 
 
 class Exchange:
