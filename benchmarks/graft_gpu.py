@@ -40,7 +40,7 @@ import torch
 MIB = 1 << 20
 ROW = 40
 WARM = 3
-"""rounds before the ones that count: orders are made and blocks opened in the first two"""
+"""rounds before the ones that count: orders are made and pads opened in the first two"""
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,9 @@ class Answering:
         if self._pair is not None:
             self._pair.abort()
 
-    def leave(self, *, gone: bool) -> None:
+    def leave(self) -> None:
         """Have the peer write nothing more to this GPU, while it can still be heard."""
-        if self._landing is None or gone or self._left:
+        if self._landing is None or self._gone or self._left:
             return
         with contextlib.suppress(TwinrunError):
             self._desk.tell({"t": "closing"})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 QUESTIONS = ("ask", "prove", "room", "drop", "left", "nccl")
-"""What the sending half says; all but the third and fourth once in a graft."""
+"""What the sending half says."""
 ANSWERS = ("told", "proven", "segment", "pad", "closing", "met", "go")
 """What the receiving half says."""
 

@@ -87,7 +87,7 @@ class Inlet:
         header_bytes, payload_bytes = decode_prefix(prefix, self.who)
         return self._begun(self._header(header_bytes), payload_bytes)
 
-    def _begun(self, text: bytes, payload_bytes: int) -> Header | None:
+    def _begun(self, text: bytes, payload_bytes: int) -> Header:
         header = decode_header(text, self.who)
         self._following = payload_bytes
         self._elsewhere = self._away.payload(header)

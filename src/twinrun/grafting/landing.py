@@ -120,8 +120,10 @@ class Landing:
             self._segments[export.base] = self._told
             self._told += 1
             self._tell(Segment(self._segments[export.base], export.extent, export.handle))
-        offset = export.raw.data_ptr() - export.base
-        self.board.put(pad.number, self._segments[export.base], offset)
+        self._free_at(pad, self._segments[export.base], export.raw.data_ptr() - export.base)
+
+    def _free_at(self, pad: Pad, segment: int, offset: int) -> None:
+        self.board.put(pad.number, segment, offset)
         self._count(pad)
         self.board.store(free_index(pad.number), pad.times)
 
@@ -167,11 +169,8 @@ class Landing:
                 # Other memory at once: the old one is torch's again when all who use it are done.
                 pad.move(self._exporter.export(pad.nbytes))
             except UnavailableError:
-                del self._pads[pad.number]
-                self._budget.free(pad.nbytes)
-                self.board.put(pad.number, GONE, 0)
-                self._count(pad)
-                self.board.store(free_index(pad.number), pad.times)
+                self._close(pad)
+                self._free_at(pad, GONE, 0)
                 return
             self._free(pad)
 

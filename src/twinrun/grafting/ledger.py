@@ -65,7 +65,7 @@ class Ledger:
     def held(self, rank: Rank, point: Point) -> Announcement | None:
         """How ``rank`` holds ``point``, as far as it has said."""
         progress = self.ranks.get(rank)
-        at = (point.step, point.occurrence)
+        at = point.at
         for made in reversed(progress.announced.get(point.name, ())) if progress else ():
             if made.since <= at:
                 return made

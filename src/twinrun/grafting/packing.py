@@ -29,7 +29,7 @@ def pieces(tensor: torch.Tensor, itemsize: int) -> Iterator[torch.Tensor]:
 
 
 class Flat:
-    """A block's bytes, seen as tensors of any type and shape without a copy."""
+    """A stretch of memory, seen as tensors of any type and shape without a copy."""
 
     def __init__(self, raw: torch.Tensor) -> None:
         self.raw = raw

@@ -25,7 +25,7 @@ from twinrun.grafting.transform import Function, GraftContext, SenderLayout, Tra
 from twinrun.grafting.values import encode_value
 from twinrun.layout.mesh import WORLD, Mesh, parse_axes
 from twinrun.recorder.dtypes import NAMES
-from twinrun.recorder.payload import look, plain
+from twinrun.recorder.payload import address_of, look
 from twinrun.recorder.rank import standing
 
 Held = tuple[Holding, torch.Tensor | None]
@@ -82,7 +82,7 @@ class Passage:
             return replace(
                 self._holding(site, "", None, (), type(value).__name__), kind="value"
             ), None
-        if plain(value):  # the way of nearly every tensor
+        if address_of(value, anywhere=True):  # the way of nearly every tensor
             kind = NAMES[value.dtype]
             return self._holding(site, site.dims, site.mesh, tuple(value.shape), kind), value
         seen = look(value)

@@ -7,6 +7,8 @@ from math import prod
 
 import torch
 
+from twinrun.grafting.packing import contiguous
+
 LEAST_BYTES = 1 << 20
 KEPT = 2
 
@@ -32,12 +34,8 @@ class Pool:
                 self._kept = [storage, *self._kept[: KEPT - 1]]
         lent = torch.empty(0, dtype=dtype)
         with torch.no_grad():
-            lent.set_(storage, 0, shape, _strides(shape))
+            lent.set_(storage, 0, shape, contiguous(shape))
         return lent
-
-
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(prod(shape[dim + 1 :]) for dim in range(len(shape)))
 
 
 def _free(storage: torch.UntypedStorage) -> bool:

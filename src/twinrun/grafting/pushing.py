@@ -58,7 +58,7 @@ class Push:
         self._open: dict[int, Flat] = {}
         self._left = False
         self._lock = threading.Lock()
-        """held while the device is being told to write, and while the memory is being let go"""
+        """held while memory is mapped or written to, and while it is let go"""
         self._next = 0
 
     def put(self, tensors: Sequence[torch.Tensor]) -> Reference:
@@ -94,7 +94,7 @@ class Push:
 
     def busy(self) -> bool:
         """Whether something lies there that the peer has not taken."""
-        return any(self._board.freed(p.number) <= p.used for p in self._all() if p.message >= 0)
+        return any(not self._freed(pad) for pad in self._all() if pad.message >= 0)
 
     def know(self, segment: Segment) -> None:
         """The peer tells of memory that pads will lie in."""
@@ -119,9 +119,13 @@ class Push:
     def _written(self, pad: Pad) -> bool:
         return (
             pad.message < 0
-            or self._board.freed(pad.number) > pad.used
+            or self._freed(pad)
             or self._board.ready(pad.number, pad.message) == pad.nbytes
         )
+
+    def _freed(self, pad: Pad) -> bool:
+        """Whether the receiver is done with what was put there last."""
+        return self._board.freed(pad.number) > pad.used
 
     # --- room ------------------------------------------------------------------------------
 
@@ -145,7 +149,7 @@ class Push:
 
     def _free(self, pads: list[Pad]) -> tuple[Pad, Flat, int] | None:
         for pad in tuple(pads):
-            if self._board.freed(pad.number) > pad.used:
+            if self._freed(pad):
                 found = self._place(pad)
                 if found is not None:
                     return pad, *found
@@ -168,12 +172,15 @@ class Push:
         told = self._told.get(number)
         if told is None:
             return None
-        try:
-            address = self._layer.open(self.device, told.handle, told.nbytes)
-        except UnavailableError as error:
-            raise NoRoom(str(error.seen or error.summary)) from None
-        flat = Flat(self._layer.flat(self.device, address, told.nbytes))
-        return self._open.setdefault(number, flat)
+        with self._lock:
+            if self._left:
+                raise NoRoom("the receiver has left")
+            try:
+                address = self._layer.open(self.device, told.handle, told.nbytes)
+            except UnavailableError as error:
+                raise NoRoom(str(error.seen or error.summary)) from None
+            flat = self._open[number] = Flat(self._layer.flat(self.device, address, told.nbytes))
+        return flat
 
     def _grow(self, nbytes: int) -> bool:
         """One pad more of a size, if the peer has room for it; idle ones of other sizes make room.
@@ -182,12 +189,7 @@ class Push:
         """
         opening = self._ask(nbytes)
         if opening is None:
-            idle = [
-                pad
-                for size, pads in self._pads.items()
-                for pad in pads
-                if size != nbytes and self._idle(pad)
-            ]
+            idle = [pad for pad in self._all() if pad.nbytes != nbytes and self._idle(pad)]
             if idle:
                 self._part_with(idle)
                 opening = self._ask(nbytes)
@@ -201,13 +203,14 @@ class Push:
         return opening is not None
 
     def _idle(self, pad: Pad) -> bool:
-        return self._board.freed(pad.number) > pad.used and self._board.place(pad.number)[0] != GONE
+        return self._freed(pad) and self._board.place(pad.number)[0] != GONE
 
     def _part_with(self, idle: list[Pad]) -> None:
         for pad in idle:
             self._pads[pad.nbytes].remove(pad)
         # The receiver may free memory once it is not mapped here any more.
         still = {self._board.place(pad.number)[0] for pad in self._all()}
-        for number in [number for number in self._open if number not in still]:
-            self._layer.shut(self.device, self._open.pop(number).address)
+        with self._lock:
+            for number in [number for number in self._open if number not in still]:
+                self._layer.shut(self.device, self._open.pop(number).address)
         self._drop([pad.number for pad in idle])

@@ -137,7 +137,7 @@ class Roster:
                 peer.sending.close(gone=bool(peer.gone_at))
         for peer in list(self.peers.values()):
             if peer.receiving is not None:
-                peer.receiving.leave(gone=bool(peer.gone_at))
+                peer.receiving.leave()
         with self._adopting:  # whoever is adopted after this is told by whoever adopts it
             self._goodbye = goodbye
             peers = list(self.peers.values())

@@ -137,10 +137,10 @@ class Session:
         A replaced tensor is detached, on the same device, of the same shape and dtype; a DTensor stays
         one. ``value`` itself is never changed.
         """
-        if self._closed or self.ended:
+        if self.over:
             return False, value
         try:
-            direction = self.directions.of(site, self.rank.rank)
+            direction = self.direction(site)
         except UsageError as error:
             self._fail(self._point(site), "", error)
             return False, value

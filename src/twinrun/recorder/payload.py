@@ -27,8 +27,8 @@ class Look(NamedTuple):
     mesh: Mapping[str, tuple[int, int]] | None = None
 
 
-def address_of(tensor: torch.Tensor) -> int:
-    """Where its elements lie in order in CPU memory; 0 where a closer look is needed.
+def address_of(tensor: torch.Tensor, *, anywhere: bool = False) -> int:
+    """Where its elements lie in order in CPU memory, or ``anywhere``; 0 where a closer look is needed.
 
     This is the path of nearly every tensor, so it asks for no more than it must: a layout without
     plain memory has no ``data_ptr``, and a complex tensor may be conjugated.
@@ -37,24 +37,11 @@ def address_of(tensor: torch.Tensor) -> int:
     if (kind is not torch.Tensor and kind is not torch.nn.Parameter) or _function_mode():
         return 0
     try:
-        if tensor.is_cpu and not tensor.is_nested and tensor.is_contiguous():
+        if (anywhere or tensor.is_cpu) and not tensor.is_nested and tensor.is_contiguous():
             return tensor.data_ptr() if tensor.dtype in _REAL and not tensor.is_neg() else 0
     except RuntimeError:
         return 0
     return 0
-
-
-def plain(tensor: torch.Tensor) -> bool:
-    """Whether its elements lie in order in memory of its own on any device: ``look`` has nothing to add."""
-    kind = type(tensor)
-    if (kind is not torch.Tensor and kind is not torch.nn.Parameter) or _function_mode():
-        return False
-    try:
-        if tensor.dtype not in _REAL or tensor.is_nested or not tensor.is_contiguous():
-            return False
-        return tensor.data_ptr() != 0 and not tensor.is_neg()
-    except RuntimeError:
-        return False
 
 
 _function_mode = torch._C._is_torch_function_mode_enabled
