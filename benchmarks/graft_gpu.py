@@ -144,10 +144,10 @@ def _peer_copy(gpus: tuple[int, int], rounds: int, role: int, pipe: Any, out: An
     torch.cuda.set_device(device)
     torch.zeros(1, device=device)
     if role == 0:
-        shown = layer.exporter(device, 64 * MIB).export(64 * MIB)
-        shown.raw.random_()
+        shown = layer.exporter(device, 64 * MIB).export((64 * MIB,), torch.uint8)
+        shown.memory.random_()
         torch.cuda.synchronize(device)
-        pipe.send((shown.handle, shown.raw.data_ptr() - shown.base, shown.extent))
+        pipe.send((shown.handle, shown.address - shown.base, shown.extent))
         pipe.recv()
         out.send(("source", 0, [], [], 0, ""))
         return

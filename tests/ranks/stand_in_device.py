@@ -6,6 +6,7 @@ import mmap
 import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from twinrun.grafting import reach
 from twinrun.grafting.board import Board
 from twinrun.grafting.exporting import Export
 from twinrun.grafting.memory import memmove
+from twinrun.grafting.packing import contiguous
 from twinrun.grafting.reference import HANDLE_BYTES
 
 CPU = torch.device("cpu")
@@ -35,29 +37,31 @@ class Exporting:
         """How much is out."""
         return sum(storage.nbytes() for _, storage in self._made if _shared(storage))
 
-    def export(self, nbytes: int) -> Export:
+    def export(self, shape: tuple[int, ...], dtype: torch.dtype) -> Export:
+        nbytes = prod(shape) * dtype.itemsize
         with self._lock:
             if self.refuses:
                 self.refuses -= 1
                 raise UnavailableError("refused", seen="out of memory")
-            made = next(
+            found = next(
                 ((f, s) for f, s in self._made if s.nbytes() == nbytes and not _shared(s)), None
             )
-            if made is None:
+            if found is None:
                 fd = os.memfd_create("stand-in")
                 os.ftruncate(fd, nbytes)
                 raw = torch.frombuffer(mmap.mmap(fd, nbytes), dtype=torch.uint8)
-                made = fd, raw.untyped_storage()
-                self._made.append(made)
-            fd, storage = made
-            raw = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (nbytes,), (1,))
+                found = fd, raw.untyped_storage()
+                self._made.append(found)
+            fd, storage = found
+            made = torch.empty(0, dtype=dtype).set_(storage, 0, shape, contiguous(shape))
             handle = f"/proc/{os.getpid()}/fd/{fd}".encode().ljust(HANDLE_BYTES, b"\0")
-            return Export(raw, raw.data_ptr(), nbytes, handle, self._gifts)
+            address = made.data_ptr()
+            return Export(made, address, address, nbytes, handle, self._gifts)
 
     def free(self, export: Export) -> None:
         pass
 
-    def used(self, raw: torch.Tensor, by: int = -1) -> int:
+    def used(self, export: Export, by: int = -1) -> int:
         return 0
 
 

@@ -12,6 +12,7 @@ from twinrun.errors import PeerError, TwinrunError, UnavailableError
 from twinrun.grafting import nccl
 from twinrun.grafting.board import Board
 from twinrun.grafting.direct import Desk
+from twinrun.grafting.frame import Share
 from twinrun.grafting.landing import Landing
 from twinrun.grafting.layer import Layer
 from twinrun.grafting.outlet import Buffer
@@ -37,7 +38,12 @@ class Answering:
         self._who, self._timeout_s = who, timeout_s
         self._landing: Landing | None = None
         self._pair: Pair | None = None
+        self._shares: dict[int, Share] = {}
         self._left = self._gone = False
+
+    def expect(self, share: Share) -> None:
+        """The peer may put these boxes into their places at once."""
+        self._shares[share.tiling.number] = share
 
     def heard(self, header: Header, take_fd: Callable[[], int]) -> None:
         """A question of the peer."""
@@ -47,7 +53,7 @@ class Answering:
         elif kind == "prove":
             self._desk.tell({"t": "proven", "ipc": self._proven(header)})
         elif kind == "room":
-            self._desk.tell({"t": "pad", **self._room(read(header, "nbytes", int, self._who))})
+            self._desk.tell({"t": "pad", **self._room(header)})
         elif kind == "drop":
             self._landed().drop(read(header, "pads", list, self._who))
         elif kind == "left":
@@ -121,9 +127,14 @@ class Answering:
         )  # fmt: skip
         return ""
 
-    def _room(self, nbytes: int) -> dict[str, Any]:
+    def _room(self, header: Header) -> dict[str, Any]:
+        nbytes, share = read(header, "nbytes", int, self._who), None
+        if "tiling" in header:
+            share = self._shares.get(read(header, "tiling", int, self._who))
+            if share is None or share.nbytes != nbytes:
+                raise PeerError(f"{self._who} asks for room for boxes that it was not asked for")
         try:
-            opening = self._landed().open(nbytes)
+            opening = self._landed().open(nbytes, share)
         except NoRoom as error:
             return {"why": str(error.summary)}
         return {"pad": None if opening is None else opening.as_json()}

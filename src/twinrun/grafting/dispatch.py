@@ -57,7 +57,7 @@ class Dispatch:
             return 0
         outlet = peer.outlet or self._roster.outlet(peer)
         if peer.sending is not None:
-            direct = peer.sending.message(*parcel.parts(want), peer.served)
+            direct = peer.sending.message(*parcel.parts(want), peer.served, want.inside)
             if direct is not None:
                 message, nbytes = direct
                 outlet.send(message)

@@ -9,28 +9,44 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import NamedTuple
 
 import torch
 
 from twinrun.errors import UnavailableError
+from twinrun.grafting.aside import Pool
 from twinrun.grafting.driver import Handle, call, on
+from twinrun.grafting.packing import contiguous
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """``raw``: the bytes (uint8). They lie in an allocation of ``extent`` bytes from ``base`` on.
+class Export(NamedTuple):
+    """``memory``: a contiguous tensor at ``address``, in an allocation of ``extent`` bytes from ``base`` on.
 
     ``gift``: the memory may be given away for good; whoever drops it last gives it back.
     """
 
-    raw: torch.Tensor
+    memory: torch.Tensor
+    address: int
     base: int
     extent: int
     handle: bytes
     gift: bool
+
+    def raw(self) -> torch.Tensor:
+        """Its bytes (uint8)."""
+        return self.memory.view(-1).view(torch.uint8)
+
+    def given(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """All of a gift as a tensor for the program, no view of anything."""
+        memory = self.memory
+        same = memory.dtype == dtype and memory.shape == shape
+        if same and memory.is_inference() == torch.is_inference_mode_enabled():
+            return memory
+        made = torch.empty(0, dtype=dtype, device=memory.device)
+        return made.set_(
+            memory.untyped_storage(), memory.storage_offset(), shape, contiguous(shape)
+        )
 
 
 class Exporter:
@@ -49,63 +65,54 @@ class Exporter:
         """address -> base"""
         self._reserved_bytes = 0
         self._grown = False
-        self._stream: Any = None
-        self._pool: torch.cuda.MemPool | None = None
+        self._pool: Pool | None = None
         self._sharable = True
+        self._users: dict[int, torch.cuda.Stream] = {}
 
-    def export(self, nbytes: int) -> Export:
+    def export(self, shape: tuple[int, ...], dtype: torch.dtype) -> Export:
         """Memory that nothing on the device uses any more; UnavailableError where there is none."""
         with self._lock:
             if self._sharable:
-                raw = self._out_of_torch(nbytes)
+                memory = self._out_of_torch(shape, dtype)
                 try:
-                    return self._described(raw)
+                    return self._described(memory)
                 except UnavailableError:
                     self._sharable, self._pool = False, None
-            return self._out_of_the_driver(nbytes)
+            return self._out_of_the_driver(shape, dtype)
 
-    def used(self, raw: torch.Tensor, by: int = -1) -> int:
+    def used(self, export: Export, by: int = -1) -> int:
         """The current stream uses memory that is a gift: until it is done nobody gets that again.
 
         Returns the stream's handle; ``by``: that of one which is known as a user already.
         """
         handle: int = torch._C._cuda_getCurrentRawStream(self._device.index)
         if handle != by:
-            raw.record_stream(torch.cuda.current_stream(self._device))
+            stream = self._users.get(handle)
+            if stream is None:
+                stream = self._users[handle] = torch.cuda.current_stream(self._device)
+            export.memory.record_stream(stream)
         return handle
 
     def free(self, export: Export) -> None:
         """Give back what no peer can write to any more."""
         if not export.gift:
             with on(self._device):
-                call("cuMemFree_v2", ctypes.c_uint64(export.raw.data_ptr()))
+                call("cuMemFree_v2", ctypes.c_uint64(export.address))
 
-    def _out_of_torch(self, nbytes: int) -> torch.Tensor:
-        # On a stream on which nothing ever runs: what torch hands out there again is memory that all
-        # streams which used it are done with, since whoever receives it is recorded as its user.
+    def _out_of_torch(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         try:
             if self._pool is None:
-                with torch.cuda.device(self._device):
-                    self._pool = torch.cuda.MemPool()
-                    self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+                self._pool = Pool(self._device)
             if self._grown:
                 self._grown = False
                 torch.cuda.current_stream(self._device).synchronize()
-            with on(self._device):
-                # Inside of a pool torch does not look which memory has become free; this makes it look.
-                torch.empty(1, dtype=torch.uint8, device=self._device)
-                with torch.cuda.use_mem_pool(self._pool, self._device), self._aside():
-                    return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
+            return self._pool.empty(shape, dtype)
         except RuntimeError as error:
             text = str(error).splitlines()[0]
             raise UnavailableError("torch has no memory to share", seen=text) from None
 
-    def _aside(self) -> AbstractContextManager[Any]:
-        stream: AbstractContextManager[Any] = self._stream
-        return stream if hasattr(stream, "__enter__") else torch.cuda.stream(self._stream)
-
-    def _described(self, raw: torch.Tensor) -> Export:
-        address = raw.data_ptr()
+    def _described(self, memory: torch.Tensor) -> Export:
+        address = memory.data_ptr()
         base = self._places.get(address)
         if base is None:
             with on(self._device):
@@ -115,9 +122,11 @@ class Exporter:
                     self._reserved_bytes += extent
                     self._grown = self._reserved_bytes > self._limit_bytes
             self._places[address] = base
-        return Export(raw, base, *self._allocations[base], gift=True)
+        extent, handle = self._allocations[base]
+        return Export(memory, address, base, extent, handle, True)
 
-    def _out_of_the_driver(self, nbytes: int) -> Export:
+    def _out_of_the_driver(self, shape: tuple[int, ...], dtype: torch.dtype) -> Export:
+        nbytes = prod(shape) * dtype.itemsize
         address, extent = ctypes.c_uint64(), max(nbytes, LEAST_BYTES)
         with on(self._device):
             call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(extent))
@@ -126,8 +135,8 @@ class Exporter:
             except UnavailableError:
                 call("cuMemFree_v2", address)
                 raise
-        raw = flat(self._device, address.value, nbytes)
-        return Export(raw, address.value, extent, handle, gift=False)
+        memory = flat(self._device, address.value, nbytes).view(dtype).view(shape)
+        return Export(memory, address.value, address.value, extent, handle, False)
 
 
 LEAST_BYTES = 2 << 20

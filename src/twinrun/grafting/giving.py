@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twinrun.errors import PeerError
+from twinrun.errors import LayoutError, PeerError
+from twinrun.grafting.inside import Inside
 from twinrun.grafting.ledger import Ledger
 from twinrun.grafting.memory import on_host, snapshot
 from twinrun.grafting.message import Message
@@ -31,23 +32,28 @@ class Want:
     saw: int
     number: int
     boxes: tuple[Box, ...] | None
+    inside: Inside | None = None
+    """where the boxes go at the receiver, if they can be put there"""
 
     @classmethod
     def read(cls, receiver: Rank, header: dict[str, Any]) -> Want:
         """A want from a message; PeerError for anything else."""
         try:
-            boxes = header["boxes"]
+            boxes, inside, number = header["boxes"], None, int(header["k"])
+            if boxes is not None:
+                boxes = tuple(Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in boxes)
+                if "inside" in header:
+                    inside = Inside.read(header["inside"], boxes)
             return cls(
                 receiver,
                 str(header["name"]),
                 (int(header["since"][0]), int(header["since"][1])),
                 int(header["saw"]),
-                int(header["k"]),
-                None
-                if boxes is None
-                else tuple(Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in boxes),
+                number,
+                boxes,
+                inside,
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, LayoutError) as error:
             raise PeerError(f"{receiver} sent an order that makes no sense: {error!r}") from None
 
 

@@ -128,6 +128,10 @@ class Inlet:
         given: torch.Tensor | None = self._elsewhere.gift(shape, dtype)
         return given
 
+    def hold(self) -> Any:
+        """The whole payload, left where it lies (``Tile``) and counted as read; None where it has to be read now."""
+        return None if self._elsewhere is None else self._elsewhere.hold()
+
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """The next elements, sent as ``dtype``, into the view ``into`` (cast, or added to it)."""
         if into.numel() == 0:

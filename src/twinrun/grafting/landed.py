@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from twinrun.errors import PeerError
-from twinrun.grafting.packing import Flat, contiguous, pieces
+from twinrun.grafting.packing import Flat, pieces
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.reference import CHUNK_BYTES, Reference
 
 if TYPE_CHECKING:
     from twinrun.grafting.landing import Landing, Pad
+    from twinrun.grafting.tile import Tile
 
 
 class Landed:
@@ -39,14 +40,15 @@ class Landed:
             return None
         if pad.nbytes < self._landing.least_gift_bytes:
             return None
-        made = torch.empty(0, dtype=dtype, device=self.device)
-        if made.element_size() * prod(shape) != pad.nbytes:
+        if dtype.itemsize * prod(shape) != pad.nbytes:
             return None
         self._wait(pad.nbytes)
-        made.set_(self._landing.use(pad), 0, shape, contiguous(shape))
         self._at = pad.nbytes
-        self._landing.took(pad, given=True)
-        return made
+        return self._landing.give(pad, shape, dtype)
+
+    def hold(self) -> Tile | None:
+        """Leave it where it is, for later; None, since it has to be read now."""
+        return None
 
     def read_tensor(self, into: torch.Tensor, dtype: torch.dtype, *, add: bool = False) -> None:
         """The next elements, sent as ``dtype``, into ``into`` on any device (cast, or added to it)."""
@@ -60,7 +62,7 @@ class Landed:
             )
         if not add and into.dtype == dtype and nbytes <= CHUNK_BYTES and self._lies_here(into):
             self._wait(self._at + nbytes)
-            there = self._pad.export.raw.data_ptr() + self._at
+            there = self._pad.export.address + self._at
             self._landing.copy(into.data_ptr(), there, nbytes)
             self._at += nbytes
             self._end()
@@ -92,7 +94,7 @@ class Landed:
         at, self._at = self._at, self._at + nbytes
         flat = self._pad.flat
         if flat is None:
-            flat = self._pad.flat = Flat(self._pad.export.raw)
+            flat = self._pad.flat = Flat(self._pad.export.raw())
         found = flat.view(at, dtype, shape)
         return flat.copied(at, dtype, shape) if found is None else found
 
@@ -117,4 +119,4 @@ class Landed:
 
     def _end(self) -> None:
         if not self.left:
-            self._landing.took(self._pad, given=False)
+            self._landing.took(self._pad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,15 @@ import torch
 from twinrun.errors import PeerError, UnavailableError
 from twinrun.grafting.board import GONE, PADS, Board, free_index
 from twinrun.grafting.exporting import Export
+from twinrun.grafting.frame import HANDS, Frame, Share
 from twinrun.grafting.landed import Landed
 from twinrun.grafting.layer import Exporting, Layer
 from twinrun.grafting.outlet import Buffer
 from twinrun.grafting.packing import Flat, NoRoom
 from twinrun.grafting.reference import Opening, Reference, Segment
+from twinrun.grafting.tile import Tile
 
+BYTE = torch.uint8
 LEAST_GIFT_BYTES = 8 << 20
 """Smaller payloads are copied out of their pad: a copy costs the device 5 us at most, other memory for the
 pad costs the processor 30. Where sender and receiver share a GPU even the smallest copy waits for this
@@ -40,6 +42,8 @@ class Pad:
     full: bool = False
     user: int = -1
     flat: Flat | None = None
+    share: Share | None = None
+    frame: Frame | None = None
 
     def move(self, export: Export) -> None:
         """It lies elsewhere from now on."""
@@ -66,7 +70,7 @@ class Landing:
         timeout_s: float,
     ) -> None:
         self._layer, self.device, self.board = layer, device, board
-        self._exporter = layer.exporter(device, budget.limit_bytes)
+        self.exporter = layer.exporter(device, budget.limit_bytes)
         self._budget, self._tell = budget, tell
         self.least_gift_bytes = 0 if shared else LEAST_GIFT_BYTES
         self._post = layer.post(board, device)
@@ -76,12 +80,14 @@ class Landing:
         self._segments: dict[int, int] = {}
         """base -> number"""
         self._told = 0
-        self._lock = threading.RLock()
 
     # --- room ------------------------------------------------------------------------------
 
-    def open(self, nbytes: int) -> Opening | None:
-        """A new pad for payloads of a size, None while there is no room; NoRoom where there never will be."""
+    def open(self, nbytes: int, share: Share | None = None) -> Opening | None:
+        """A new pad for payloads of a size, None while there is no room; NoRoom where there never will be.
+
+        ``share``: it stands for this part of a frame.
+        """
         if nbytes <= 0:
             raise PeerError(f"{self.who} asks for room for {nbytes} bytes")
         if nbytes > self._budget.limit_bytes:
@@ -89,24 +95,28 @@ class Landing:
                 f"its {nbytes / 2**20:.1f} MiB are more than the {self._budget.limit_bytes >> 20} MiB "
                 "that --graft-buffer allows"
             )
-        with self._lock:
+        with HANDS:
             number = next((n for n in range(PADS) if n not in self._pads), None)
             if number is None or not self._budget.take(nbytes):
                 return None
             try:
-                export = self._exporter.export(nbytes)
+                frame = None if share is None else share.tiling.join(self, self.exporter)
+                export = self.exporter.export((nbytes,), BYTE) if frame is None else frame.export
             except UnavailableError as error:
                 self._budget.free(nbytes)
                 raise NoRoom(
                     f"no memory on the receiver's GPU: {error.seen or error.summary}"
                 ) from None
-            pad = self._pads[number] = Pad(number, nbytes, export, self._times[number])
+            pad = Pad(number, nbytes, export, self._times[number], share=share)
+            self._pads[number] = pad
+            if frame is not None:
+                frame.enter(self, pad)
             self._free(pad)
             return Opening(number, pad.times)
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Pads that the sender uses no more."""
-        with self._lock:
+        with HANDS:
             for number in numbers:
                 pad = self._pads.get(number)
                 if pad is None or pad.full:
@@ -120,7 +130,7 @@ class Landing:
             self._segments[export.base] = self._told
             self._told += 1
             self._tell(Segment(self._segments[export.base], export.extent, export.handle))
-        self._free_at(pad, self._segments[export.base], export.raw.data_ptr() - export.base)
+        self._free_at(pad, self._segments[export.base], export.address - export.base)
 
     def _free_at(self, pad: Pad, segment: int, offset: int) -> None:
         self.board.put(pad.number, segment, offset)
@@ -135,9 +145,12 @@ class Landing:
     def _close(self, pad: Pad) -> None:
         del self._pads[pad.number]
         self._budget.free(pad.nbytes)
+        if pad.frame is not None:
+            pad.frame.leave(self)
+            return
         if not pad.export.gift:  # the driver may put something else at the same address
             self._segments.pop(pad.export.base, None)
-        self._exporter.free(pad.export)
+        self.exporter.free(pad.export)
 
     # --- payloads --------------------------------------------------------------------------
 
@@ -153,26 +166,51 @@ class Landing:
                 expected=f"at most {pad.nbytes} bytes",
             )
         pad.full = True
-        return Landed(self, pad, reference)
+        if pad.share is None:
+            return Landed(self, pad, reference)
+        if reference.nbytes != pad.nbytes:
+            raise PeerError(f"{self.who} filled a part of what it has to")
+        return Tile(self, pad, reference, pad.share)
 
-    def took(self, pad: Pad, *, given: bool) -> None:
-        """All of a pad was read, by work in the current stream, or its memory was ``given`` away."""
-        if not given:
-            # The word says that the copies are done; torch, too, must know of them when the pad goes.
-            if pad.export.gift:
-                pad.user = self._exporter.used(pad.export.raw, pad.user)
-            self._count(pad)
-            self._post.write(free_index(pad.number), pad.times)
-            return
-        with self._lock:
+    def took(self, pad: Pad) -> None:
+        """All of a pad was read, by work in the current stream."""
+        # The word says that the copies are done; torch, too, must know of them when the pad goes.
+        if pad.export.gift:
+            pad.user = self.exporter.used(pad.export, pad.user)
+        self._count(pad)
+        self._post.write(free_index(pad.number), pad.times)
+
+    def give(self, pad: Pad, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """All of a pad's memory as a tensor that the caller owns; the sender gets other memory at once."""
+        made = pad.export.given(shape, dtype)
+        self.exporter.used(pad.export, pad.user)
+        with HANDS:
             try:
-                # Other memory at once: the old one is torch's again when all who use it are done.
-                pad.move(self._exporter.export(pad.nbytes))
+                # The old memory is torch's again when all who use it are done.
+                export = self.exporter.export(shape, dtype)
             except UnavailableError:
-                self._close(pad)
-                self._free_at(pad, GONE, 0)
-                return
-            self._free(pad)
+                self.lose(pad)
+            else:
+                self.move(pad, export)
+        return made
+
+    def move(self, pad: Pad, export: Export) -> None:
+        """Free a pad elsewhere."""
+        pad.move(export)
+        self._free(pad)
+
+    def lose(self, pad: Pad) -> None:
+        """A pad is no more, and its sender is told so."""
+        self._close(pad)
+        self._free_at(pad, GONE, 0)
+
+    def settle(self, pad: Pad, frame: Frame) -> None:
+        """Free a pad as a part of another frame."""
+        with HANDS:
+            if pad.frame is not None:
+                pad.frame.leave(self)
+            frame.enter(self, pad)
+            self.move(pad, frame.export)
 
     def copy(self, to: int, source: int, nbytes: int) -> None:
         """Copy from a pad to this device's memory; PeerError where the device cannot."""
@@ -183,19 +221,16 @@ class Landing:
                 f"what {self.who} sent cannot be copied: {error.seen or error.summary}"
             ) from None
 
-    def use(self, pad: Pad) -> torch.UntypedStorage:
-        """The memory of a pad, for the current stream and whatever comes after it."""
-        self._exporter.used(pad.export.raw, pad.user)
-        return pad.export.raw.untyped_storage()
-
     def close(self, *, left: bool) -> None:
         """Give all pads back; where the sender has not ``left`` them, not before this process ends."""
-        with self._lock:
+        with HANDS:
             for pad in list(self._pads.values()):
                 if left:
                     self._close(pad)
-                else:
-                    self._budget.free(pad.nbytes)
-                    _forsaken.append((self._exporter, pad.export))
+                    continue
+                self._budget.free(pad.nbytes)
+                _forsaken.append((self.exporter, pad.export))
+                if pad.frame is not None:
+                    pad.frame.leave(self)
             self._pads.clear()
         self.board.close()

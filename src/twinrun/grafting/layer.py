@@ -14,7 +14,7 @@ from twinrun.grafting.exporting import Export
 class Exporting(Protocol):
     """Memory of one device that peers can open. All calls raise UnavailableError."""
 
-    def export(self, nbytes: int) -> Export:
+    def export(self, shape: tuple[int, ...], dtype: torch.dtype) -> Export:
         """Memory that nothing on the device uses any more."""
         ...
 
@@ -22,7 +22,7 @@ class Exporting(Protocol):
         """Give back what no peer can write to any more."""
         ...
 
-    def used(self, raw: torch.Tensor, by: int = -1) -> int:
+    def used(self, export: Export, by: int = -1) -> int:
         """The current stream uses memory that is a gift: until it is done nobody gets that again.
 
         Returns the stream's handle; ``by``: that of one which is known as a user already.

@@ -6,9 +6,11 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from twinrun.grafting.frame import Tiling
+from twinrun.grafting.inside import Inside
 from twinrun.grafting.ledger import Announcement, Ledger
 from twinrun.grafting.peer import Peer
-from twinrun.grafting.plan import Plan, Refusal, Side, Wait
+from twinrun.grafting.plan import Plan, Pull, Refusal, Side, Wait
 from twinrun.grafting.planning import make_plan, whole_values
 from twinrun.grafting.point import OTHER, Holding, Point, Rank
 from twinrun.grafting.roster import Roster
@@ -31,6 +33,8 @@ class Order:
     """who sends, in the order of the plan's pulls"""
     sole: bool
     """whether one box of one sender is all of it"""
+    tiling: Tiling | None = None
+    """boxes of several senders that can be put in their places by the senders"""
 
 
 class Orders:
@@ -43,6 +47,7 @@ class Orders:
         self._active: dict[str, Order] = {}
         self._refused: dict[str, tuple[int, Holding, Refusal]] = {}
         self._made: dict[tuple[Any, ...], Order] = {}
+        self._tilings: dict[tuple[Any, ...], Tiling] = {}
         self._next = 0
         self.asked: dict[tuple[str, int], int] = {}
         """(name, sender) -> which of the orders sent to it was the last for that name"""
@@ -99,20 +104,7 @@ class Orders:
         order = self._order(plan, mine, whole, announced, senders)
         self._active[point.name] = order
         for pull in plan.pulls:
-            boxes = (
-                None
-                if whole
-                else [[list(p.source.starts), list(p.source.stops)] for p in pull.parts]
-            )
-            peer = self._roster.peers[Rank(OTHER[self._me.role], pull.sender)]
-            self._tell(
-                peer,
-                point.name,
-                point.at,
-                order.numbers[pull.sender],
-                order.orders[pull.sender],
-                boxes,
-            )
+            self._ask(point, order, pull)
         self._decline(point, announced, set(order.numbers))
         return order
 
@@ -129,6 +121,8 @@ class Orders:
         if key not in self._made:
             first = self._next
             self._next += len(plan.pulls)
+            dtypes = {senders.held[pull.sender].dtype for pull in plan.pulls}
+            tiled = plan.tiles and dtypes == {mine.dtype} and not whole
             self._made[key] = Order(
                 plan,
                 mine,
@@ -139,8 +133,29 @@ class Orders:
                 _note(plan, senders, mine),
                 tuple(Rank(OTHER[self._me.role], pull.sender) for pull in plan.pulls),
                 not whole and plan.is_all_of(mine.shape),
+                self._tiling(plan, mine) if tiled else None,
             )
         return self._made[key]
+
+    def _tiling(self, plan: Plan, mine: Holding) -> Tiling:
+        """What stands for all values that are put together in this way."""
+        key = plan.pulls, mine.shape, mine.dtype
+        if key not in self._tilings:
+            number = len(self._tilings)
+            self._tilings[key] = Tiling(number, mine.shape, BY_NAME[mine.dtype])
+        return self._tilings[key]
+
+    def _ask(self, point: Point, order: Order, pull: Pull) -> None:
+        """Tell one sender what to send; where its boxes go, too, if they can be put there at once."""
+        peer = self._roster.peers[Rank(OTHER[self._me.role], pull.sender)]
+        number, boxes, inside = order.orders[pull.sender], None, None
+        if not order.whole:
+            boxes = [[list(p.source.starts), list(p.source.stops)] for p in pull.parts]
+        if order.tiling is not None and peer.receiving is not None:
+            wanted = [part.wanted for part in pull.parts]
+            peer.receiving.expect(order.tiling.share(wanted))
+            inside = Inside.said(order.tiling.number, order.tiling.shape, wanted)
+        self._tell(peer, point.name, point.at, order.numbers[pull.sender], number, boxes, inside)
 
     def _side(self, role: str, point: Point) -> tuple[Side | None, dict[int, Announcement]]:
         world = self._roster.world(role)
@@ -165,8 +180,9 @@ class Orders:
                 self._tell(peer, point.name, point.at, made.number, 0, ())
 
     def _tell(
-        self, peer: Peer, name: str, since: tuple[int, int], saw: int, number: int, boxes: Any
-    ) -> None:
+        self, peer: Peer, name: str, since: tuple[int, int], saw: int, number: int, boxes: Any,
+        inside: Any = None,
+    ) -> None:  # fmt: skip
         order = {
             "t": "want",
             "name": name,
@@ -175,6 +191,8 @@ class Orders:
             "k": number,
             "boxes": boxes,
         }
+        if inside is not None:
+            order["inside"] = inside
         peer.asked += 1
         self.asked[name, peer.rank.rank] = peer.asked
         self._roster.tell(peer, order)

@@ -143,6 +143,9 @@ class PairPayload:
         """As ``Landed.gift``."""
         return None
 
+    def hold(self) -> None:
+        """As ``Landed.hold``."""
+
     def read_all(self) -> torch.Tensor:
         """The whole payload as bytes, in memory of its own."""
         self._at = self._nbytes

@@ -44,11 +44,16 @@ class Plan:
     sums: bool = field(init=False)
     ordered: bool = field(init=False)
     """whether boxes of one sender have to wait for those of the senders before it"""
+    tiles: bool = field(init=False)
+    """whether boxes of several senders fill the tensor as they are, each element once"""
 
     def __post_init__(self) -> None:
         parts = [part for pull in self.pulls for part in pull.parts]
         object.__setattr__(self, "sums", any(part.add for part in parts))
         object.__setattr__(self, "ordered", any(part.add or part.check for part in parts))
+        object.__setattr__(
+            self, "tiles", len(self.pulls) > 1 and not self.ordered and not self.zeros
+        )
 
     def is_all_of(self, shape: tuple[int, ...]) -> bool:
         """Whether it is one box from one sender, as it is, that fills a tensor of ``shape``."""

@@ -10,23 +10,32 @@ import torch
 
 from twinrun.errors import PeerError, UnavailableError
 from twinrun.grafting.board import GONE, Board, ready_word
+from twinrun.grafting.inside import Inside
 from twinrun.grafting.layer import Layer, Post
 from twinrun.grafting.outlet import GRACE_S
-from twinrun.grafting.packing import Flat, NoRoom, pack, pieces
+from twinrun.grafting.packing import Flat, NoRoom, pack, pieces, place
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.reference import CHUNK_BYTES, Opening, Reference, Segment
 
+Key = tuple[int, int]
+"""Bytes of a payload, and the tiling that it is a part of; -1 for none."""
+
 AT_ONCE = 3
-"""Pads of a size that come without waiting for the receiver."""
+"""Pads of a kind that come without waiting for the receiver."""
 _END_S = 2.0
 
 
 @dataclass(slots=True)
 class Pad:
-    """One pad: its size, which time it was used last, and by which message."""
+    """One pad: what it is for, which time it was used last, and by which message.
+
+    ``span``: the bytes from its place on that payloads may lie in; ``nbytes``: those of a payload.
+    """
 
     number: int
+    key: Key
     nbytes: int
+    span: int
     used: int
     message: int = -1
 
@@ -44,7 +53,7 @@ class Push:
         layer: Layer,
         device: torch.device,
         board: Board,
-        ask: Callable[[int], Opening | None],
+        ask: Callable[[int, int | None], Opening | None],
         drop: Callable[[list[int]], None],
         check: Callable[[], None],
         timeout_s: float,
@@ -53,7 +62,13 @@ class Push:
         self._post: Post = layer.post(board, device)
         self._ask, self._drop = ask, drop
         self._check, self._timeout_s = check, timeout_s
-        self._pads: dict[int, list[Pad]] = {}
+        self._pads: dict[Key, list[Pad]] = {}
+        self._apart: set[int] = set()
+        """tilings that the receiver has no memory for"""
+        self._short: set[Key] = set()
+        """of which the receiver had no room for another pad"""
+        self._late: set[int] = set()
+        """tilings for which a pad was waited for in vain; the next free one ends that"""
         self._told: dict[int, Segment] = {}
         self._open: dict[int, Flat] = {}
         self._left = False
@@ -61,36 +76,50 @@ class Push:
         """held while memory is mapped or written to, and while it is let go"""
         self._next = 0
 
-    def put(self, tensors: Sequence[torch.Tensor]) -> Reference:
+    def put(self, tensors: Sequence[torch.Tensor], inside: Inside | None = None) -> Reference:
         """Copy ``tensors`` (any strides, any device) one after the other; where they lie then.
 
-        The copies run in the order of the current stream. NoRoom, PeerError.
+        ``inside``: each to its own place, where the receiver has memory for that. The copies run in the
+        order of the current stream. NoRoom, PeerError.
         """
         total = 0
         for tensor in tensors:
             total += tensor.nbytes
-        pad, flat, offset = self._room(total)
+        size = tensors[0].element_size()
+        placed = None if inside is None else self._whole(inside, total, size)
+        pad, flat, offset = self._any(total) if placed is None else placed
         number, self._next = self._next, self._next + 1
         with self._lock:
             if self._left:
                 raise NoRoom("the receiver has left")
             pad.used += 1
             pad.message = number
-            done = told = 0
-            for tensor in tensors:
-                size = tensor.element_size()
-                for piece in pieces(tensor, size):
-                    nbytes = piece.numel() * size
-                    if piece.is_contiguous() and piece.device == self.device:
-                        here = flat.address + offset + done
-                        self._layer.copy(self.device, here, piece.data_ptr(), nbytes)
-                    else:
-                        pack(flat, offset + done, piece)
-                    done += nbytes
-                    if done == total or done - told >= CHUNK_BYTES:
-                        told = done
-                        self._post.write(pad.number, ready_word(number, done))
+            if inside is not None and placed is not None:
+                for tensor, box in zip(tensors, inside.boxes, strict=True):
+                    place(flat, offset, inside.shape, box, tensor)
+                self._post.write(pad.number, ready_word(number, total))
+            else:
+                self._lay(tensors, flat, offset, pad, total)
         return Reference(pad.number, total, number)
+
+    def _lay(
+        self, tensors: Sequence[torch.Tensor], flat: Flat, offset: int, pad: Pad, total: int
+    ) -> None:
+        """Copy ``tensors`` one after the other, and say from time to time how many bytes are there."""
+        done = told = 0
+        for tensor in tensors:
+            size = tensor.element_size()
+            for piece in pieces(tensor, size):
+                nbytes = piece.numel() * size
+                if piece.is_contiguous() and piece.device == self.device:
+                    here = flat.address + offset + done
+                    self._layer.copy(self.device, here, piece.data_ptr(), nbytes)
+                else:
+                    pack(flat, offset + done, piece)
+                done += nbytes
+                if done == total or done - told >= CHUNK_BYTES:
+                    told = done
+                    self._post.write(pad.number, ready_word(pad.message, done))
 
     def busy(self) -> bool:
         """Whether something lies there that the peer has not taken."""
@@ -129,10 +158,40 @@ class Push:
 
     # --- room ------------------------------------------------------------------------------
 
-    def _room(self, nbytes: int) -> tuple[Pad, Flat, int]:
-        pads = self._pads.setdefault(nbytes, [])
+    def _whole(self, inside: Inside, nbytes: int, size: int) -> tuple[Pad, Flat, int] | None:
+        """Room in the receiver's whole value; None where there is none, or none for a while.
+
+        Three pads are all: more would not be taken in the same order as those of the other senders.
+        """
+        tiling = inside.tiling
+        if tiling in self._apart:
+            return None
+        key = nbytes, tiling
+        pads = self._pads.setdefault(key, [])
+        try:
+            while len(pads) < AT_ONCE and key not in self._short:
+                if not self._grow(key, nbytes, inside.elements * size):
+                    self._short.add(key)
+        except NoRoom:
+            self._apart.add(tiling)
+            return None
         found = self._free(pads)
-        if found is None and len(pads) < AT_ONCE and self._grow(nbytes):
+        if found is not None:
+            self._late.discard(tiling)
+        elif tiling not in self._late:
+            patience = Patience(GRACE_S, self._check)
+            while (found := self._free(pads)) is None and patience.pause():
+                pass
+            if found is None:
+                self._late.add(tiling)
+        return found
+
+    def _any(self, nbytes: int) -> tuple[Pad, Flat, int]:
+        """Room for payloads of a size, more of it whenever the receiver stays away for long."""
+        key = nbytes, -1
+        pads = self._pads.setdefault(key, [])
+        found = self._free(pads)
+        if found is None and len(pads) < AT_ONCE and self._grow(key, nbytes, nbytes):
             found = self._free(pads)
         if found is not None:
             return found
@@ -140,7 +199,7 @@ class Push:
         while (found := self._free(pads)) is None:
             if patience.waited_s > ask_at_s:
                 ask_at_s += GRACE_S
-                self._grow(nbytes)
+                self._grow(key, nbytes, nbytes)
             elif not patience.pause():
                 raise PeerError(
                     f"nothing was taken for {self._timeout_s:g} s and the receiver's GPU has no room"
@@ -152,6 +211,9 @@ class Push:
             if self._freed(pad):
                 found = self._place(pad)
                 if found is not None:
+                    # The one that was used longest ago comes first, as at the other senders.
+                    pads.remove(pad)
+                    pads.append(pad)
                     return pad, *found
         return None
 
@@ -159,12 +221,12 @@ class Push:
         """Where a free pad lies; None while that is not known yet, or no more."""
         segment, offset = self._board.place(pad.number)
         if segment == GONE:
-            self._pads[pad.nbytes].remove(pad)
+            self._pads[pad.key].remove(pad)
             return None
         flat = self._open.get(segment) or self._opened(segment)
         if flat is None:
             return None
-        if offset + pad.nbytes > flat.nbytes:
+        if offset + pad.span > flat.nbytes:
             raise PeerError("the receiver offers room beyond its own memory")
         return flat, offset
 
@@ -182,23 +244,24 @@ class Push:
             flat = self._open[number] = Flat(self._layer.flat(self.device, address, told.nbytes))
         return flat
 
-    def _grow(self, nbytes: int) -> bool:
-        """One pad more of a size, if the peer has room for it; idle ones of other sizes make room.
+    def _grow(self, key: Key, nbytes: int, span: int) -> bool:
+        """One pad more, if the peer has room for it; idle ones for other things make room.
 
-        NoRoom where none of this size can be had at all.
+        NoRoom where none of these can be had at all.
         """
-        opening = self._ask(nbytes)
+        tiling = key[1] if key[1] >= 0 else None
+        opening = self._ask(nbytes, tiling)
         if opening is None:
-            idle = [pad for pad in self._all() if pad.nbytes != nbytes and self._idle(pad)]
+            idle = [pad for pad in self._all() if pad.key != key and self._idle(pad)]
             if idle:
                 self._part_with(idle)
-                opening = self._ask(nbytes)
+                opening = self._ask(nbytes, tiling)
         if opening is not None:
             for pad in self._all():  # one that the peer could not keep leaves its number to another
                 if pad.number == opening.pad:
-                    self._pads[pad.nbytes].remove(pad)
-            self._pads[nbytes].append(Pad(opening.pad, nbytes, opening.times - 1))
-        elif not self._pads[nbytes]:
+                    self._pads[pad.key].remove(pad)
+            self._pads[key].append(Pad(opening.pad, key, nbytes, span, opening.times - 1))
+        elif not self._pads[key]:
             raise NoRoom("the receiver's memory for others is full: --graft-buffer")
         return opening is not None
 
@@ -206,8 +269,9 @@ class Push:
         return self._freed(pad) and self._board.place(pad.number)[0] != GONE
 
     def _part_with(self, idle: list[Pad]) -> None:
+        self._short.clear()
         for pad in idle:
-            self._pads[pad.nbytes].remove(pad)
+            self._pads[pad.key].remove(pad)
         # The receiver may free memory once it is not mapped here any more.
         still = {self._board.place(pad.number)[0] for pad in self._all()}
         with self._lock:

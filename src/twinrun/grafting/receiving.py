@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from twinrun.errors import PeerError
+from twinrun.grafting.frame import bring_together, common
 from twinrun.grafting.ledger import Ledger
 from twinrun.grafting.orders import Order, Orders
 from twinrun.grafting.patience import Patience
@@ -24,6 +25,7 @@ from twinrun.grafting.taking import (
     read_whole,
     unequal_replicas,
 )
+from twinrun.grafting.tile import Tile
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 from twinrun.recorder.dtypes import BY_NAME
@@ -78,8 +80,18 @@ class Taking:
         self.found: dict[int, tuple[torch.Tensor | None, Any, Any]] = {}
         self.nbytes = 0
         self.unequal: list[int] = []
+        self.tiles: dict[int, Tile] = {}
 
     def run(self) -> Taken:
+        try:
+            return self._run()
+        except PointFailed:
+            for tile in self.tiles.values():
+                tile.wait()
+                tile.free()
+            raise
+
+    def _run(self) -> Taken:
         exchange = self.x
         exchange.stash.drop_before(self.point)
         patience: Patience | None = None
@@ -153,7 +165,7 @@ class Taking:
         return peer.passed > self.point.step and peer.answered >= asked
 
     def _accept(self, order: Order, at: int, header: Header, payload: Any) -> None:
-        pull, sender = order.plan.pulls[at], order.plan.pulls[at].sender
+        sender = order.plan.pulls[at].sender
         if "late" in header:
             who = str(order.senders[at])
             why = read(header, "late", str, who)
@@ -172,12 +184,41 @@ class Taking:
         if order.sole:
             self.sole = self._sole(payload, dtype)
             return
+        tile = payload.hold() if order.tiling is not None else None
+        if tile is None:
+            self._assemble(order, at, payload)
+        elif tile.share.tiling is order.tiling:
+            self.tiles[at] = tile
+        else:
+            raise PeerError(
+                f"{order.senders[at]} put what was ordered into the place of something else"
+            )
+
+    def _assemble(self, order: Order, at: int, payload: Any) -> None:
+        """Read one sender's boxes into their places."""
+        pull = order.plan.pulls[at]
         if self.assembly is None:
             self.assembly = Assembly(
                 order.plan, self.holding.shape, BY_NAME[self.holding.dtype], payload.device
             )
-        if not self.assembly.put(pull.parts, payload, dtype):
-            self.unequal.append(sender)
+        if not self.assembly.put(pull.parts, payload, BY_NAME[order.dtypes[pull.sender]]):
+            self.unequal.append(pull.sender)
+
+    def _tiled(self, order: Order) -> torch.Tensor | None:
+        """The value where it lies, if all its boxes are in one place; else they are copied together."""
+        tiles = list(self.tiles.values())
+        frame = common(tiles) if len(tiles) == len(order.senders) else None
+        for tile in tiles:
+            tile.wait()
+        exporter = tiles[0].exporter
+        if frame is not None:
+            self.tiles.clear()
+            return frame.give(exporter)
+        for at, tile in self.tiles.items():
+            self._assemble(order, at, tile)
+        self.tiles.clear()
+        bring_together(tiles, exporter)
+        return None
 
     def _sole(self, payload: Any, dtype: torch.dtype) -> torch.Tensor:
         """The one box of a value, in the receiver's dtype."""
@@ -190,7 +231,7 @@ class Taking:
         return made
 
     def _finish(self, order: Order, waited_s: float) -> Taken:
-        tensor = self.sole
+        tensor = self._tiled(order) if self.tiles else self.sole
         if self.unequal:
             raise unequal_replicas(self.point, self.unequal, OTHER[self.x.me.role])
         if tensor is None and not self.whole:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from twinrun.errors import PeerError
 from twinrun.grafting.board import PADS
@@ -59,8 +59,7 @@ class Opening:
         raise PeerError(f"{who} offers room that makes no sense", seen=repr(body)[:80])
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """The payload of message ``number``: the first ``nbytes`` of a pad."""
 
     pad: int

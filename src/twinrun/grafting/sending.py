@@ -14,6 +14,7 @@ from twinrun.grafting import nccl
 from twinrun.grafting.board import Board
 from twinrun.grafting.choice import HOST, IPC, NCCL, End, against_ipc, against_nccl, described
 from twinrun.grafting.direct import Desk
+from twinrun.grafting.inside import Inside
 from twinrun.grafting.layer import Layer
 from twinrun.grafting.message import Message
 from twinrun.grafting.outlet import Buffer
@@ -51,12 +52,16 @@ class Sending:
         """the channel of the last message and its reason, "" where no GPU was concerned"""
 
     def message(
-        self, header: str, tensors: Sequence[torch.Tensor], orders: int
+        self,
+        header: str,
+        tensors: Sequence[torch.Tensor],
+        orders: int,
+        inside: Inside | None = None,
     ) -> tuple[Message, int] | None:
         """A message that refers to ``tensors``, copied by the GPU to where the peer finds them, and their bytes.
 
         ``header``: JSON. None where they go through the host. ``orders``: how many orders the peer has sent; where it
-        used no GPU so far, it is asked again when there are more.
+        used no GPU so far, it is asked again when there are more. ``inside``: where they go at the peer.
         """
         mine, nbytes = None, 0
         for tensor in tensors:
@@ -72,16 +77,16 @@ class Sending:
             self._told = described(self._channel, self._reasons, self._through)
         self.over = self._told
         try:
-            referred = self._put(tensors)
+            referred = self._put(tensors, inside)
         except NoRoom as error:
             self.over = described(HOST, {**self._reasons, self._channel: str(error)}, self._through)
             return None
         return None if referred is None else (Message(f"{header[:-1]},{referred}}}"), nbytes)
 
-    def _put(self, tensors: Sequence[torch.Tensor]) -> str | None:
+    def _put(self, tensors: Sequence[torch.Tensor], inside: Inside | None) -> str | None:
         """Where the payload lies, as one more field of the header."""
         if self._push is not None:
-            return f'"g":{self._push.put(tensors).as_json()}'
+            return f'"g":{self._push.put(tensors, inside).as_json()}'
         return None if self._pair is None else f'"pair":{self._pair.put(tensors)}'
 
     def heard(self, header: Header) -> None:
@@ -167,9 +172,10 @@ class Sending:
         why: str = read(self._ask(proof, "proven"), "ipc", str)
         return why
 
-    def _room(self, nbytes: int) -> Opening | None:
-        """A pad of the peer's for payloads of a size."""
-        told = self._ask({"t": "room", "nbytes": nbytes}, "pad")
+    def _room(self, nbytes: int, tiling: int | None) -> Opening | None:
+        """A pad of the peer's for payloads of a size, or for this process's boxes of a tiling."""
+        wanted = {} if tiling is None else {"tiling": tiling}
+        told = self._ask({"t": "room", "nbytes": nbytes, **wanted}, "pad")
         if "why" in told:
             raise NoRoom(read(told, "why", str, self._who))
         body = told.get("pad")

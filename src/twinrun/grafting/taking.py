@@ -69,6 +69,9 @@ class Aside:
         """As ``Inlet.gift``."""
         return None
 
+    def hold(self) -> None:
+        """As ``Inlet.hold``."""
+
     def discard(self) -> None:
         """As ``Inlet.discard``."""
 
