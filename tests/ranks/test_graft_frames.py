@@ -174,6 +174,7 @@ def hostile(role: str, rank: int, world: int, message: dict[str, Any], **options
                 time.sleep(1.0)
         time.sleep(2.0 if role == "baseline" else 0.0)
     except PeerError as error:
+        time.sleep(1.0)  # the others have heard what was wrong before this one is gone
         return str(error)
     return ""
 
@@ -192,7 +193,7 @@ def hostile(role: str, rank: int, world: int, message: dict[str, Any], **options
 def test_requests_are_checked(message: dict[str, Any], told: str) -> None:
     """A sender gets room for its own boxes of its own orders, and for nothing else."""
     ends = run_jobs(hostile, 4, 2, message=message)
-    assert told in ends["target", 0]
+    assert any(told in end for (role, _), end in ends.items() if role == "target"), ends
 
 
 def astray(role: str, rank: int, world: int, inside: Any, **options: Any) -> str:
@@ -209,6 +210,7 @@ def astray(role: str, rank: int, world: int, inside: Any, **options: Any) -> str
             meet(ex, step)
             (give_columns if role == "baseline" else take_columns)(ex, step, "x", value(step))
     except PeerError as error:
+        time.sleep(1.0)  # the others have heard what was wrong before this one is gone
         return str(error)
     return ""
 
@@ -228,4 +230,5 @@ def astray(role: str, rank: int, world: int, inside: Any, **options: Any) -> str
 def test_places_are_checked(inside: Any) -> None:
     """A sender writes nowhere but into memory that the receiver has opened for just that."""
     ends = run_jobs(astray, 4, 2, inside=inside)
-    assert "makes no sense" in ends["baseline", 0] or "beyond its own memory" in ends["baseline", 0]
+    told = "makes no sense", "beyond its own memory"
+    assert any(why in end for why in told for (role, _), end in ends.items() if role == "baseline")
