@@ -8,14 +8,15 @@ other way; a rank's time ends when its GPU has its value (its stream is waited f
     row     forty in a row, waited for once at the end, as in a program that goes on
 
 Figures are per graft, medians over rounds of the slowest receiver, with fresh random values that are
-compared bit for bit before anything is timed and once more afterwards.
+compared bit for bit before anything is timed and once more afterwards. ``loop``: 20,000 turns of an empty
+Python loop on the slowest rank, 300 us on a quiet Xeon of these machines: most of a graft is such time.
 
 The floors, written down first (64 MiB float32 on H200, NVLink 18 links each way):
     between two GPUs     64 MiB / 345 GB/s                        = 195 us   mark 1.15 x raw copy
     on one GPU           64 MiB read and written at 4.3 TB/s      =  31 us   mark 1.5 x copy + 50 us
     4 -> 2 and 2 -> 2    32 MiB a receiver / 300 GB/s             = 112 us   mark 1.3 x that + 100 us
     4 KiB                two launches on each side and a poll     ~  25 us   mark 150 us
-The sender's GPU writes straight into memory that becomes the receiver's tensor: one copy, between GPUs or on one.
+Senders' GPUs write straight into memory that becomes the receiver's tensor: one copy, between GPUs or on one.
 
     python benchmarks/graft_gpu.py [--rounds 12] [--json FILE] [--skip-reference]
 """
@@ -125,7 +126,10 @@ def _rank(case: Case, role: str, rank: int, rounds: int, port: int, out: Any) ->
         [turn(1, 100 + at, False) for at in range(rounds)] if case.nbytes >= MIB else [0.0] * rounds
     )
     row = [turn(case.row, 200 + at, False) for at in range(rounds)]
-    each = [turn(case.row, 300 + at, False, each=True) for at in range(rounds)]
+    each, loops = [], []
+    for at in range(rounds):
+        each.append(turn(case.row, 300 + at, False, each=True))
+        loops.append(_loop())
     turn(1, WARM + 1, True)
     roster = session.source.roster  # type: ignore[attr-defined]
     held = roster.device_buffer.used_bytes
@@ -133,7 +137,15 @@ def _rank(case: Case, role: str, rank: int, rounds: int, port: int, out: Any) ->
     over = {p.sending.over for p in others if p.sending is not None and p.sending.over}
     session.close()
     assert not session.ended and session.journal.failed == 0, session.ended
-    out.send((role, rank, one, row, held, ", ".join(sorted(over)), each))
+    out.send((role, rank, one, row, held, ", ".join(sorted(over)), each, statistics.median(loops)))
+
+
+def _loop() -> float:
+    """Seconds of a fixed piece of Python: how fast this processor is just now, which others may share."""
+    began = time.perf_counter()
+    for _ in range(20_000):
+        pass
+    return time.perf_counter() - began
 
 
 def _peer_copy(gpus: tuple[int, int], rounds: int, role: int, pipe: Any, out: Any) -> None:
@@ -238,6 +250,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "one_us": _slowest(answers, 2) * 1e6,
         "each_us": _slowest(answers, 6) * 1e6,
         "row_us": _slowest(answers, 3) * 1e6,
+        "python_loop_us": max(a[7] for a in answers) * 1e6,
         "pads_mib": max(a[4] for a in answers) / MIB,
         "channel": next(a[5] for a in answers if a[0] == "baseline"),
     }
@@ -322,7 +335,8 @@ def main() -> None:
         mark = f"mark {row['mark_us']:7.1f}" if row["mark_us"] else ""
         print(
             f"{row['case']:18} {row['bytes']:>9} B  {row['log']:5}  one {row['one_us']:9.1f}   "
-            f"each {row['each_us']:9.1f}   row {row['row_us']:9.1f} us   {mark:14} pads {row['pads_mib']:6.0f} MiB   {row['channel']}",
+            f"each {row['each_us']:9.1f}   row {row['row_us']:9.1f} us   {mark:14} pads {row['pads_mib']:6.0f} MiB   "
+            f"loop {row['python_loop_us']:5.0f}   {row['channel']}",
             flush=True,
         )
         keep(arguments.json, gpus, floors, rows)

@@ -92,6 +92,7 @@ class Exchange:
         """Wait for the other run's value of ``point``, as boxes in ``holding``'s layout or whole."""
         with self._turn:
             self.alive()
+            self._expect_somebody()
             self._advance(point)
             with self.lock:
                 self._announce(point, holding)
@@ -159,6 +160,19 @@ class Exchange:
             raise self.failure
         if self._closed:
             raise PeerError("this graft is closed")
+
+    def _expect_somebody(self) -> None:
+        """PeerError where all ranks that could send anything had gone before this one came."""
+        early = [rank for rank in self.roster.left_early if rank.role == self._other]
+        if early and len(early) == self.roster.world(self._other):
+            self.failed(
+                PeerError(
+                    f"{min(early)} died or ended before it could be met",
+                    seen=f"{len(early)} of {len(early)} {self._other} ranks had come and were gone",
+                    do=f"look at the {self._other}'s own output",
+                )
+            )
+            self.alive()
 
     def _look_around(self) -> None:
         """Whoever started both jobs leaves a file when the other one has ended."""

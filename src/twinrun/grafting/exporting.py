@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from twinrun.errors import UnavailableError
-from twinrun.grafting.aside import Pool
+from twinrun.grafting.device_pool import DevicePool
 from twinrun.grafting.driver import Handle, call, on
 from twinrun.grafting.packing import contiguous
 
@@ -65,7 +65,7 @@ class Exporter:
         """address -> base"""
         self._reserved_bytes = 0
         self._grown = False
-        self._pool: Pool | None = None
+        self._pool: DevicePool | None = None
         self._sharable = True
         self._users: dict[int, torch.cuda.Stream] = {}
 
@@ -102,7 +102,7 @@ class Exporter:
     def _out_of_torch(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         try:
             if self._pool is None:
-                self._pool = Pool(self._device)
+                self._pool = DevicePool(self._device)
             if self._grown:
                 self._grown = False
                 torch.cuda.current_stream(self._device).synchronize()

@@ -19,6 +19,8 @@ from twinrun.grafting.wire import PROTOCOL, Header, decode_header
 _GREETING = "twinrun/graft"
 _RETRY_S = 0.1
 _ANSWER_S = 10.0
+_TRIES = 2
+"""How often in a row who listens there may not answer as a store before it cannot be a graft."""
 
 
 class Store(Protocol):
@@ -49,12 +51,21 @@ class Meeting:
         """
         host, port = settings.host, settings.port
         began = time.monotonic()
+        refused = 0
         while True:
             listening = _bind(host, port)
             if listening is not None:
                 return cls._serve(listening, host, settings)
             if _reachable(host, port):
-                return cls._visit(host, port, settings)
+                store = _store_at(host, port, settings.address)
+                if store is not None:
+                    return cls._visit(store, settings)
+                # Whoever served there may have died meanwhile, and another one come.
+                refused += 1
+                if refused == _TRIES:
+                    raise _foreign(settings.address)
+            else:
+                refused = 0
             stop()
             if time.monotonic() - began > settings.meeting_timeout_s:
                 raise PeerError(
@@ -88,26 +99,9 @@ class Meeting:
         return cls(store, token, serves=True)
 
     @classmethod
-    def _visit(cls, host: str, port: int, settings: Settings) -> Meeting:
-        from torch._C._distributed_c10d import TCPStore
-
-        foreign = PeerError(
-            f"{settings.address} is in use, and not by a Twinrun graft",
-            do="give both sides another --graft-address",
-        )
-        try:
-            store = TCPStore(
-                host, port, wait_for_workers=False, timeout=timedelta(seconds=_ANSWER_S)
-            )
-            for _ in range(int(_ANSWER_S / _RETRY_S)):
-                if store.check([_GREETING]):
-                    break
-                time.sleep(_RETRY_S)
-            else:
-                raise foreign
-            greeting = decode_header(store.get(_GREETING), settings.address)
-        except (RuntimeError, OSError) as error:
-            raise foreign from error
+    def _visit(cls, found: tuple[Any, bytes], settings: Settings) -> Meeting:
+        store, text = found
+        greeting = decode_header(text, settings.address)
         store.set_timeout(timedelta(seconds=settings.meeting_timeout_s))
         return cls(store, _token(greeting, settings), serves=False)
 
@@ -118,6 +112,29 @@ class Meeting:
         return [
             decode_header(self._store.get(f"{_GREETING}/{n}"), f"visitor {n}") for n in range(mine)
         ]
+
+
+def _store_at(host: str, port: int, address: str) -> tuple[Any, bytes] | None:
+    """The store that listens there and its greeting; None where none answers. PeerError: it is no graft's."""
+    from torch._C._distributed_c10d import TCPStore
+
+    until = time.monotonic() + _ANSWER_S
+    try:
+        store = TCPStore(host, port, wait_for_workers=False, timeout=timedelta(seconds=_ANSWER_S))
+        while not store.check([_GREETING]):
+            if time.monotonic() > until:
+                raise _foreign(address)
+            time.sleep(_RETRY_S)
+        return store, store.get(_GREETING)
+    except (RuntimeError, OSError):
+        return None
+
+
+def _foreign(address: str) -> PeerError:
+    return PeerError(
+        f"{address} is in use, and not by a Twinrun graft",
+        do="give both sides another --graft-address",
+    )
 
 
 def _token(greeting: Header, settings: Settings) -> str:

@@ -36,6 +36,8 @@ from twinrun.grafting.wire import field as read
 
 _GREETING_S = 15.0
 _JOIN_S = 12.0
+_TRIES = 3
+"""How many meetings may break while this process joins them."""
 _SETTLE_S = 0.1
 """How long after a peer's death its last bytes may still be on their way."""
 
@@ -168,8 +170,7 @@ class Roster:
 
     def _join(self) -> None:
         try:
-            self._meeting = Meeting.open(self.settings, self._listener.alive)
-            self._token = self._meeting.token
+            self._open_meeting()  # first, since strangers are asked for its token
             self._endpoint = Endpoint.open(self.settings.host, self.settings.port)
             self._record = {
                 "t": "hello",
@@ -183,7 +184,7 @@ class Roster:
             for listening in (self._endpoint.local, self._endpoint.remote):
                 self._selector.register(listening, selectors.EVENT_READ, None)
             threading.Thread(target=self._serve, name="twinrun-graft", daemon=True).start()
-            for record in self._meeting.join(self._record):
+            for record in self._meet():
                 self._approach(record)
         except TwinrunError as error:
             self._listener.failed(error)
@@ -192,6 +193,23 @@ class Roster:
                 self._listener.failed(
                     PeerError(f"the meeting at {self.settings.address} broke: {error}")
                 )
+
+    def _meet(self) -> list[Header]:
+        """Who came to the meeting before this process."""
+        for left in reversed(range(_TRIES)):
+            meeting = self._open_meeting() if self._meeting is None else self._meeting
+            try:
+                return meeting.join(self._record)
+            except (RuntimeError, OSError):
+                if meeting.serves or not left:
+                    raise
+                self._meeting = None  # whoever served it has died: somebody else does now
+        return []
+
+    def _open_meeting(self) -> Meeting:
+        self._meeting = meeting = Meeting.open(self.settings, self._listener.alive)
+        self._token = meeting.token
+        return meeting
 
     def _approach(self, record: Header) -> None:
         try:

@@ -11,7 +11,7 @@ _end = getattr(torch._C, "_cuda_endAllocateToPool", None)
 _release = getattr(torch._C, "_cuda_releasePool", None)
 
 
-class Pool:
+class DevicePool:
     """Tensors on a stream on which nothing ever runs.
 
     What torch hands out there again is memory that all streams which used it are done with, as long as each of
