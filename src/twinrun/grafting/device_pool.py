@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twinrun.grafting.driver import on, relaxed
+from twinrun.grafting.driver import on
 
 _begin = getattr(torch._C, "_cuda_beginAllocateCurrentThreadToPool", None)
 _end = getattr(torch._C, "_cuda_endAllocateToPool", None)
@@ -34,18 +34,17 @@ class DevicePool:
         # The same through torch's own context managers takes three times as long.
         index, restore = self._device.index, torch._C._cuda_setStream
         before = torch._C._cuda_getCurrentStream(index)
-        with relaxed:
-            self._look()
-            restore(*self._aside)
+        self._look()
+        restore(*self._aside)
+        try:
+            _begin(index, self._id)
             try:
-                _begin(index, self._id)
-                try:
-                    return torch.empty(shape, dtype=dtype, device=self._device)
-                finally:
-                    _end(index, self._id)  # type: ignore[misc]
-                    _release(index, self._id)  # type: ignore[misc]
+                return torch.empty(shape, dtype=dtype, device=self._device)
             finally:
-                restore(*before)
+                _end(index, self._id)  # type: ignore[misc]
+                _release(index, self._id)  # type: ignore[misc]
+        finally:
+            restore(*before)
 
     def _switching(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         with on(self._device):

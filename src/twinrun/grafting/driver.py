@@ -6,7 +6,6 @@ An observed program needs no further package for them.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -66,28 +65,6 @@ def _context(ordinal: int) -> ctypes.c_void_p:
     call("cuDeviceGet", ctypes.byref(device), ordinal)
     call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
     return context
-
-
-class _Relaxed:
-    """A block in which a stream capture elsewhere forbids nothing."""
-
-    def __init__(self) -> None:
-        self._before = threading.local()
-
-    def __enter__(self) -> None:
-        self._before.mode = mode = ctypes.c_int(_RELAXED)
-        _exchange()(ctypes.byref(mode))
-
-    def __exit__(self, *error: object) -> None:
-        _exchange()(ctypes.byref(self._before.mode))
-
-
-relaxed = _Relaxed()
-
-
-@cache
-def _exchange() -> Any:
-    return library().cuThreadExchangeStreamCaptureMode
 
 
 @contextmanager

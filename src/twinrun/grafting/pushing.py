@@ -2,78 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
-from twinrun.errors import PeerError, UnavailableError
-from twinrun.grafting.board import GONE, Board, ready_word
+from twinrun.grafting.board import Board, ready_word
 from twinrun.grafting.inside import Inside
 from twinrun.grafting.layer import Layer, Post
-from twinrun.grafting.outlet import GRACE_S
 from twinrun.grafting.packing import Flat, NoRoom, pack, pieces, place
 from twinrun.grafting.patience import Patience
-from twinrun.grafting.reference import CHUNK_BYTES, Opening, Reference, Segment
+from twinrun.grafting.reference import CHUNK_BYTES, Reference
+from twinrun.grafting.rooms import Pad, Rooms
 
-Key = tuple[int, int]
-"""Bytes of a payload, and the tiling that it is a part of; -1 for none."""
-
-AT_ONCE = 3
-"""Pads of a kind that come without waiting for the receiver."""
 _END_S = 2.0
-
-
-@dataclass(slots=True)
-class Pad:
-    """One pad: what it is for, which time it was used last, and by which message.
-
-    ``span``: the bytes from its place on that payloads may lie in; ``nbytes``: those of a payload.
-    """
-
-    number: int
-    key: Key
-    nbytes: int
-    span: int
-    used: int
-    message: int = -1
 
 
 class Push:
     """Puts payloads into one peer's pads, on the program's own stream; never waits for the device.
 
-    A pad is used again once the receiver has freed it, which the board says. ``ask`` gets another pad
-    of the peer, or None while it has no room (NoRoom: it never will); ``drop`` gives idle ones back.
-    ``check`` raises when the peer has gone. Used by one thread at a time, but for ``know`` and ``leave``.
+    Used by one thread at a time, but for ``know`` and ``leave``.
     """
 
-    def __init__(
-        self,
-        layer: Layer,
-        device: torch.device,
-        board: Board,
-        ask: Callable[[int, int | None], Opening | None],
-        drop: Callable[[list[int]], None],
-        check: Callable[[], None],
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, layer: Layer, device: torch.device, board: Board, rooms: Rooms) -> None:
         self._layer, self.device, self._board = layer, device, board
         self._post: Post = layer.post(board, device)
-        self._ask, self._drop = ask, drop
-        self._check, self._timeout_s = check, timeout_s
-        self._pads: dict[Key, list[Pad]] = {}
-        self._apart: set[int] = set()
-        """tilings that the receiver has no memory for"""
-        self._short: set[Key] = set()
-        """of which the receiver had no room for another pad"""
-        self._late: set[int] = set()
-        """tilings for which a pad was waited for in vain; the next free one ends that"""
-        self._told: dict[int, Segment] = {}
-        self._open: dict[int, Flat] = {}
-        self._left = False
-        self._lock = threading.Lock()
-        """held while memory is mapped or written to, and while it is let go"""
+        self._rooms = rooms
+        self.know = rooms.know
         self._next = 0
 
     def put(self, tensors: Sequence[torch.Tensor], inside: Inside | None = None) -> Reference:
@@ -86,11 +40,11 @@ class Push:
         for tensor in tensors:
             total += tensor.nbytes
         size = tensors[0].element_size()
-        placed = None if inside is None else self._whole(inside, total, size)
-        pad, flat, offset = self._any(total) if placed is None else placed
+        placed = None if inside is None else self._rooms.whole(inside, total, size)
+        pad, flat, offset = self._rooms.any(total) if placed is None else placed
         number, self._next = self._next, self._next + 1
-        with self._lock:
-            if self._left:
+        with self._rooms.lock:
+            if self._rooms.left:
                 raise NoRoom("the receiver has left")
             pad.used += 1
             pad.message = number
@@ -123,158 +77,22 @@ class Push:
 
     def busy(self) -> bool:
         """Whether something lies there that the peer has not taken."""
-        return any(not self._freed(pad) for pad in self._all() if pad.message >= 0)
-
-    def know(self, segment: Segment) -> None:
-        """The peer tells of memory that pads will lie in."""
-        self._told[segment.number] = segment
+        return any(not self._rooms.freed(pad) for pad in self._rooms.pads() if pad.message >= 0)
 
     def leave(self) -> bool:
         """Write nothing more and close the peer's memory; False where a copy does not come to its end."""
-        with self._lock:
-            self._left = True
+        with self._rooms.lock:
+            self._rooms.left = True
             patience = Patience(_END_S, lambda: None)
-            while not all(map(self._written, self._all())):
+            while not all(map(self._written, self._rooms.pads())):
                 if not patience.pause():
                     return False  # the device may still write there: mappings go with the process
-            for flat in self._open.values():
-                self._layer.shut(self.device, flat.address)
-            self._open.clear()
+            self._rooms.shut()
         return True
-
-    def _all(self) -> list[Pad]:
-        return [pad for pads in list(self._pads.values()) for pad in list(pads)]
 
     def _written(self, pad: Pad) -> bool:
         return (
             pad.message < 0
-            or self._freed(pad)
+            or self._rooms.freed(pad)
             or self._board.ready(pad.number, pad.message) == pad.nbytes
         )
-
-    def _freed(self, pad: Pad) -> bool:
-        """Whether the receiver is done with what was put there last."""
-        return self._board.freed(pad.number) > pad.used
-
-    # --- room ------------------------------------------------------------------------------
-
-    def _whole(self, inside: Inside, nbytes: int, size: int) -> tuple[Pad, Flat, int] | None:
-        """Room in the receiver's whole value; None where there is none, or none for a while.
-
-        Three pads are all: more would not be taken in the same order as those of the other senders.
-        """
-        tiling = inside.tiling
-        if tiling in self._apart:
-            return None
-        key = nbytes, tiling
-        pads = self._pads.setdefault(key, [])
-        try:
-            while len(pads) < AT_ONCE and key not in self._short:
-                if not self._grow(key, nbytes, inside.elements * size):
-                    self._short.add(key)
-        except NoRoom:
-            self._apart.add(tiling)
-            return None
-        found = self._free(pads)
-        if found is not None:
-            self._late.discard(tiling)
-        elif tiling not in self._late:
-            patience = Patience(GRACE_S, self._check)
-            while (found := self._free(pads)) is None and patience.pause():
-                pass
-            if found is None:
-                self._late.add(tiling)
-        return found
-
-    def _any(self, nbytes: int) -> tuple[Pad, Flat, int]:
-        """Room for payloads of a size, more of it whenever the receiver stays away for long."""
-        key = nbytes, -1
-        pads = self._pads.setdefault(key, [])
-        found = self._free(pads)
-        if found is None and len(pads) < AT_ONCE and self._grow(key, nbytes, nbytes):
-            found = self._free(pads)
-        if found is not None:
-            return found
-        patience, ask_at_s = Patience(self._timeout_s, self._check), GRACE_S
-        while (found := self._free(pads)) is None:
-            if patience.waited_s > ask_at_s:
-                ask_at_s += GRACE_S
-                self._grow(key, nbytes, nbytes)
-            elif not patience.pause():
-                raise PeerError(
-                    f"nothing was taken for {self._timeout_s:g} s and the receiver's GPU has no room"
-                )
-        return found
-
-    def _free(self, pads: list[Pad]) -> tuple[Pad, Flat, int] | None:
-        for pad in tuple(pads):
-            if self._freed(pad):
-                found = self._place(pad)
-                if found is not None:
-                    # The one that was used longest ago comes first, as at the other senders.
-                    pads.remove(pad)
-                    pads.append(pad)
-                    return pad, *found
-        return None
-
-    def _place(self, pad: Pad) -> tuple[Flat, int] | None:
-        """Where a free pad lies; None while that is not known yet, or no more."""
-        segment, offset = self._board.place(pad.number)
-        if segment == GONE:
-            self._pads[pad.key].remove(pad)
-            return None
-        flat = self._open.get(segment) or self._opened(segment)
-        if flat is None:
-            return None
-        if offset + pad.span > flat.nbytes:
-            raise PeerError("the receiver offers room beyond its own memory")
-        return flat, offset
-
-    def _opened(self, number: int) -> Flat | None:
-        told = self._told.get(number)
-        if told is None:
-            return None
-        with self._lock:
-            if self._left:
-                raise NoRoom("the receiver has left")
-            try:
-                address = self._layer.open(self.device, told.handle, told.nbytes)
-            except UnavailableError as error:
-                raise NoRoom(str(error.seen or error.summary)) from None
-            flat = self._open[number] = Flat(self._layer.flat(self.device, address, told.nbytes))
-        return flat
-
-    def _grow(self, key: Key, nbytes: int, span: int) -> bool:
-        """One pad more, if the peer has room for it; idle ones for other things make room.
-
-        NoRoom where none of these can be had at all.
-        """
-        tiling = key[1] if key[1] >= 0 else None
-        opening = self._ask(nbytes, tiling)
-        if opening is None:
-            idle = [pad for pad in self._all() if pad.key != key and self._idle(pad)]
-            if idle:
-                self._part_with(idle)
-                opening = self._ask(nbytes, tiling)
-        if opening is not None:
-            for pad in self._all():  # one that the peer could not keep leaves its number to another
-                if pad.number == opening.pad:
-                    self._pads[pad.key].remove(pad)
-            self._pads[key].append(Pad(opening.pad, key, nbytes, span, opening.times - 1))
-        elif not self._pads[key]:
-            raise NoRoom("the receiver's memory for others is full: --graft-buffer")
-        return opening is not None
-
-    def _idle(self, pad: Pad) -> bool:
-        return self._freed(pad) and self._board.place(pad.number)[0] != GONE
-
-    def _part_with(self, idle: list[Pad]) -> None:
-        self._short.clear()
-        for pad in idle:
-            self._pads[pad.key].remove(pad)
-        # The receiver may free memory once it is not mapped here any more.
-        still = {self._board.place(pad.number)[0] for pad in self._all()}
-        with self._lock:
-            for number in [number for number in self._open if number not in still]:
-                self._layer.shut(self.device, self._open.pop(number).address)
-        self._drop([pad.number for pad in idle])

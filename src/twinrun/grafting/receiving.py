@@ -239,6 +239,5 @@ class Taking:
                 order.plan, self.holding.shape, BY_NAME[self.holding.dtype]
             )
             tensor = assembly.finish()
-        senders = tuple(sender.rank for sender in order.senders)
         whole = [(rank, *self.found[rank]) for rank in sorted(self.found)] if self.found else []
-        return Taken(tensor, senders, order.note, waited_s, whole, self.nbytes)
+        return Taken(tensor, order.ranks, order.note, waited_s, whole, self.nbytes)

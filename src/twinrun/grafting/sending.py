@@ -23,6 +23,7 @@ from twinrun.grafting.pair import Pair, PairStage
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.pushing import Push
 from twinrun.grafting.reference import Opening, Segment
+from twinrun.grafting.rooms import Rooms
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
@@ -149,11 +150,12 @@ class Sending:
         told = self._ask(asked, "told", board.fd)
         trouble: str = read(told, "ipc", str)
         if not trouble:
-            self._push = Push(
+            rooms = Rooms(
                 self._layer, device, board, self._room,
                 lambda pads: self._desk.tell({"t": "drop", "pads": pads}),
                 self._desk.check, self._timeout_s,
             )  # fmt: skip
+            self._push = Push(self._layer, device, board, rooms)
             trouble = self._proven(device)
             if trouble:
                 self._leave()
