@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinrun.errors import PeerError
+from twinrun.grafting.answering import Answering
 from twinrun.grafting.board import (
     PADS,
     Board,
@@ -17,6 +20,7 @@ from twinrun.grafting.board import (
     ready_word,
 )
 from twinrun.grafting.choice import HOST, IPC, NCCL, End, against_ipc, against_nccl, described
+from twinrun.grafting.outlet import Buffer
 from twinrun.grafting.packing import pieces
 from twinrun.grafting.reference import CHUNK_BYTES, Opening, Reference, Segment, numbers
 
@@ -71,6 +75,37 @@ def test_a_board_tells_messages_of_one_pad_apart() -> None:
         board.store(free_index(3), times + 1)
         assert again.freed(3) == times + 1 and again.place(3) == (times, 512)
         assert again.freed(2) == again.ready(2, number) == 0
+
+
+class Gone:
+    """The desk of a peer that has left a moment ago."""
+
+    def tell(self, header: Any, fd: int | None = None) -> None:
+        raise PeerError("cannot be told")
+
+    def check(self) -> None:
+        """Nothing is known of that yet."""
+
+
+class Memory:
+    """Stands in for what a peer was given."""
+
+    left: bool | None = None
+
+    def close(self, *, left: bool) -> None:
+        self.left = left
+
+
+def test_a_peer_that_left_before_it_was_told_to_is_heard() -> None:
+    """Its last word is waited for: else its memory would be held until the process ends."""
+    answering = Answering(None, Gone(), Buffer(1), who="a peer", timeout_s=1.0)
+    answering._landing = memory = Memory()  # type: ignore[assignment]
+    word = threading.Timer(0.1, answering.heard, ({"t": "left"}, lambda: -1))
+    word.start()
+    answering.leave()
+    answering.close()
+    word.join()
+    assert memory.left is True
 
 
 def test_only_sealed_pages_are_boards() -> None:

@@ -82,11 +82,12 @@ class Answering:
         """Have the peer write nothing more to this GPU, while it can still be heard."""
         if self._landing is None or self._gone or self._left:
             return
+        # Where the peer cannot be told it has just gone, and its own word of it may be on the way.
         with contextlib.suppress(TwinrunError):
             self._desk.tell({"t": "closing"})
-            patience = Patience(_END_S, lambda: None)
-            while not self._left and not self._gone and patience.pause():
-                pass
+        patience = Patience(_END_S, lambda: None)
+        while not self._left and not self._gone and patience.pause():
+            pass
 
     def close(self) -> None:
         """Give back what the peer could write to."""
