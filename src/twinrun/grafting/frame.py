@@ -48,7 +48,7 @@ class Tiling:
     def join(self, landing: Landing, exporter: Exporting) -> Frame:
         """A frame in which this sender has no pad yet; UnavailableError where there is no memory for one."""
         for frame in self.frames:
-            if landing not in frame.pads:
+            if landing not in frame.pads and frame.export.memory.device == landing.device:
                 return frame
         return Frame(self, self.memory(exporter))
 
@@ -118,7 +118,7 @@ def bring_together(tiles: Sequence[Tile], exporter: Exporting) -> None:
     frames, tiling = {tile.frame for tile in tiles}, tiles[0].share.tiling
     for tile in tiles:
         tile.used()
-    if len(frames) > 1:
+    if len(frames) > 1 and len({tile.exporter for tile in tiles}) == 1:
         with contextlib.suppress(UnavailableError), HANDS:
             together = Frame(tiling, tiling.memory(exporter))
             for tile in tiles:

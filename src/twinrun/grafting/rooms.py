@@ -66,7 +66,7 @@ class Rooms:
         self._check, self._timeout_s = check, timeout_s
         self._pads: dict[Key, list[Pad]] = {}
         self._apart: set[int] = set()
-        """tilings that the receiver has no memory for"""
+        """tilings that the receiver had no memory for"""
         self._short: set[Key] = set()
         """of which the receiver had no room for another pad"""
         self._late: set[int] = set()
@@ -207,6 +207,7 @@ class Rooms:
 
     def _part_with(self, idle: list[Pad]) -> None:
         self._short.clear()
+        self._apart.clear()
         for pad in idle:
             self._pads[pad.key].remove(pad)
         # The receiver may free memory once it is not mapped here any more.
