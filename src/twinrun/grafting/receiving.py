@@ -74,6 +74,7 @@ class Taking:
         self.holding = holding
         self.whole = whole
         self.place = list(point)
+        self.order: Order | None = None
         self.got: set[int] = set()
         self.sole: torch.Tensor | None = None
         self.assembly: Assembly | None = None
@@ -101,7 +102,7 @@ class Taking:
             )
             if isinstance(made, Refusal):
                 raise PointFailed(f"{self.point}: {made.reason}", do=made.do or None)
-            if isinstance(made, Order) and self._collect(made):
+            if isinstance(made, Order) and self._collect(self._same(made)):
                 return self._finish(made, 0.0 if patience is None else patience.waited_s)
             if patience is None:
                 patience = Patience(exchange.limit_s(), exchange.alive)
@@ -114,6 +115,17 @@ class Taking:
                     f"{self.point} was waited for {patience.waited_s:.0f} s{missing}",
                     "see whether the other run reaches that point at all, or raise --graft-timeout",
                 )
+
+    def _same(self, order: Order) -> Order:
+        """``order``; PointFailed where boxes were taken for another one already."""
+        if self.order is not order:
+            if self.got:
+                raise PointFailed(
+                    f"{self.point}: a sender changed its layout at this point after others had sent theirs",
+                    do="graft the point with a --transform, or leave it out",
+                )
+            self.order = order
+        return order
 
     def _collect(self, order: Order) -> bool:
         """Take what has arrived; whether that was all."""
