@@ -37,7 +37,7 @@ def test_a_meeting_that_dies_while_it_is_visited_is_served_by_the_visitor() -> N
 
     dying = threading.Thread(target=hang_up, daemon=True)
     dying.start()
-    settings = Settings(role="target", address=f"127.0.0.1:{port}", b2t="*", meeting_timeout_s=20.0)
+    settings = Settings(role="target", address=f"127.0.0.1:{port}", b2t="*", meeting_timeout_s=90.0)
     meeting = Meeting.open(settings, nothing)
     assert meeting.serves and meeting.join({"t": "hello"}) == []
 
@@ -52,7 +52,7 @@ def test_who_always_hangs_up_is_no_graft() -> None:
 
     threading.Thread(target=hang_up, daemon=True).start()
     address = f"127.0.0.1:{listening.getsockname()[1]}"
-    settings = Settings(role="target", address=address, b2t="*", meeting_timeout_s=20.0)
+    settings = Settings(role="target", address=address, b2t="*", meeting_timeout_s=90.0)
     with pytest.raises(PeerError, match="is in use, and not by a Twinrun graft"):
         Meeting.open(settings, nothing)
 
@@ -60,7 +60,7 @@ def test_who_always_hangs_up_is_no_graft() -> None:
 def first(role: str, rank: int, world: int, **options: Any) -> str:
     """The baseline comes, and dies before the target does."""
     ex = make(role, rank, world, **options)
-    ex.roster._joining.join()
+    ex.roster.arrivals.wait()
     assert ex.failure is None
     os.kill(os.getpid(), signal.SIGKILL)
     return ""
@@ -68,7 +68,7 @@ def first(role: str, rank: int, world: int, **options: Any) -> str:
 
 def second(role: str, rank: int, world: int, **options: Any) -> list[str]:
     ex, told = make(role, rank, world, **options), []
-    ex.roster._joining.join()
+    ex.roster.arrivals.wait()
     for step in range(2):
         try:
             take(ex, step, "x", torch.zeros(3))

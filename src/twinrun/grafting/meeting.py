@@ -19,7 +19,9 @@ from twinrun.grafting.wire import PROTOCOL, Header, decode_header
 _GREETING = "twinrun/graft"
 _RETRY_S = 0.1
 _ANSWER_S = 10.0
-_TRIES = 2
+_CONNECT_S = 3.0
+"""torch tries again by itself within this time, and about twice as long where nobody listens any more."""
+_TRIES = 4
 """How often in a row who listens there may not answer as a store before it cannot be a graft."""
 
 
@@ -120,7 +122,8 @@ def _store_at(host: str, port: int, address: str) -> tuple[Any, bytes] | None:
 
     until = time.monotonic() + _ANSWER_S
     try:
-        store = TCPStore(host, port, wait_for_workers=False, timeout=timedelta(seconds=_ANSWER_S))
+        store = TCPStore(host, port, wait_for_workers=False, timeout=timedelta(seconds=_CONNECT_S))
+        store.set_timeout(timedelta(seconds=_ANSWER_S))
         while not store.check([_GREETING]):
             if time.monotonic() > until:
                 raise _foreign(address)

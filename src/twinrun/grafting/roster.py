@@ -1,4 +1,4 @@
-"""The other processes of a graft: greeting them, their control connections, their coming and going."""
+"""The other processes of a graft: their control connections, what they say, and that they go."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from twinrun import __version__
 from twinrun.errors import PeerError, TwinrunError
+from twinrun.grafting.arrivals import Arrivals
 from twinrun.grafting.direct import ANSWERS, QUESTIONS
-from twinrun.grafting.endpoint import Endpoint, Unreachable, connect
-from twinrun.grafting.link import (
-    HungUp,
-    Link,
-    check_token,
-    process_of,
-    receive_one,
-    same_user,
-)
-from twinrun.grafting.meeting import Meeting
+from twinrun.grafting.link import Link, process_of
 from twinrun.grafting.outlet import Buffer, Outlet
-from twinrun.grafting.peer import Listener, Peer, check_greeting, refuse
+from twinrun.grafting.peer import Listener, Peer, check_greeting
 from twinrun.grafting.pipes import accept, open_pipe, stream_of
 from twinrun.grafting.point import OTHER, Rank
 from twinrun.grafting.reach import attach
@@ -34,16 +26,12 @@ from twinrun.grafting.stream import Stream
 from twinrun.grafting.wire import Header
 from twinrun.grafting.wire import field as read
 
-_GREETING_S = 15.0
-_JOIN_S = 12.0
-_TRIES = 3
-"""How many meetings may break while this process joins them."""
 _SETTLE_S = 0.1
 """How long after a peer's death its last bytes may still be on their way."""
 
 
 class Roster:
-    """All peers of this process. Two daemon threads: one joins the meeting, one serves connections."""
+    """All peers of this process; a daemon thread serves their connections."""
 
     def __init__(self, settings: Settings, me: Rank, world: int, listener: Listener) -> None:
         self.settings = settings
@@ -56,22 +44,15 @@ class Roster:
         self._listener = listener
         self._closed = False
         self._selector = selectors.DefaultSelector()
-        self._record: Header = {}
-        self._token = ""
-        self._endpoint: Endpoint | None = None
-        self._meeting: Meeting | None = None
+        self.arrivals = Arrivals(settings, me, world, self)
         self._adopting = threading.Lock()
         self._goodbye: str | None = None
-        self._greeters: list[threading.Thread] = []
-        self._joining = threading.Thread(
-            target=self._join, name="twinrun-graft-meeting", daemon=True
-        )
         announced = {"baseline": settings.baseline_ranks, "target": settings.target_ranks}
         self.announced = {role: count for role, count in announced.items() if count is not None}
 
     def start(self) -> None:
         """Begin to join; returns at once."""
-        self._joining.start()
+        self.arrivals.start()
 
     def world(self, role: str) -> int | None:
         """How many ranks a job has, once it is known."""
@@ -84,7 +65,7 @@ class Roster:
     @property
     def serves(self) -> bool:
         """Whether the meeting ends when this process does."""
-        return self._meeting is not None and self._meeting.serves
+        return self.arrivals.serves
 
     def missing(self, role: str) -> str:
         """Which ranks of a job have not come, in words; "" when all have."""
@@ -114,7 +95,11 @@ class Roster:
             if peer.outlet is None:
                 peer.outlet = Outlet(
                     lambda: open_pipe(
-                        peer, self.me, self._record, self._token, lends=self._crowded()
+                        peer,
+                        self.me,
+                        self.arrivals.record,
+                        self.arrivals.token,
+                        lends=self._crowded(),
                     ),
                     self.buffer,
                     lambda: self.check(peer),
@@ -130,10 +115,7 @@ class Roster:
 
     def close(self, goodbye: str) -> None:
         """Say goodbye and close every connection."""
-        # Joining ends first, while strangers are still greeted: two ranks may be joining each other.
-        # A thread that the interpreter's end catches inside the store's C++ would abort the process.
-        if self._joining is not threading.current_thread():
-            self._joining.join(_JOIN_S)
+        self.arrivals.wait()
         for peer in list(self.peers.values()):
             if peer.sending is not None:
                 peer.sending.close(gone=bool(peer.gone_at))
@@ -146,92 +128,53 @@ class Roster:
         for peer in peers:
             self.tell(peer, {"t": "bye", "why": goodbye})
         self._closed = True
-        for greeter in self._greeters:
-            greeter.join(_SETTLE_S * 10)
+        self.arrivals.end()
         for peer in peers:
             peer.close()
-        if self._endpoint is not None:
-            self._endpoint.close()
+        self.arrivals.close()
 
     def abandon(self) -> None:
         """Close this process's copies of the descriptors; the connections stay the parent's."""
         self._closed = True
         for peer in self.peers.values():
             peer.link.socket.close()
-        if self._endpoint is not None:
-            self._endpoint.close()
+        self.arrivals.close()
 
     def _crowded(self) -> bool:
         """Whether the ranks on this host have no core each."""
         here = 1 + sum(peer.local for peer in self.peers.values())
         return here > len(os.sched_getaffinity(0))
 
-    # --- joining ---------------------------------------------------------------------------
+    # --- who has come, as arrivals report it ------------------------------------------------
 
-    def _join(self) -> None:
-        try:
-            self._open_meeting()  # first, since strangers are asked for its token
-            self._endpoint = Endpoint.open(self.settings.host, self.settings.port)
-            self._record = {
-                "t": "hello",
-                "role": self.me.role,
-                "rank": self.me.rank,
-                "world": self.worlds[self.me.role],
-                "settings": self.settings.compared(),
-                "twinrun": __version__,
-                **self._endpoint.record,
-            }
-            for listening in (self._endpoint.local, self._endpoint.remote):
-                self._selector.register(listening, selectors.EVENT_READ, None)
-            threading.Thread(target=self._serve, name="twinrun-graft", daemon=True).start()
-            for record in self._meet():
-                self._approach(record)
-        except TwinrunError as error:
-            self._listener.failed(error)
-        except (OSError, RuntimeError, ValueError) as error:
-            if not self._closed:
-                self._listener.failed(
-                    PeerError(f"the meeting at {self.settings.address} broke: {error}")
-                )
+    def alive(self) -> None:
+        """Raise once the graft has ended."""
+        self._listener.alive()
 
-    def _meet(self) -> list[Header]:
-        """Who came to the meeting before this process."""
-        for left in reversed(range(_TRIES)):
-            meeting = self._open_meeting() if self._meeting is None else self._meeting
-            try:
-                return meeting.join(self._record)
-            except (RuntimeError, OSError):
-                if meeting.serves or not left:
-                    raise
-                self._meeting = None  # whoever served it has died: somebody else does now
-        return []
+    def failed(self, error: TwinrunError) -> None:
+        """The graft is over."""
+        self._listener.failed(error)
 
-    def _open_meeting(self) -> Meeting:
-        self._meeting = meeting = Meeting.open(self.settings, self._listener.alive)
-        self._token = meeting.token
-        return meeting
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve who connects to these, and all peers, on a thread from now on."""
+        for listening in sockets:
+            self._selector.register(listening, selectors.EVENT_READ, None)
+        threading.Thread(target=self._serve, name="twinrun-graft", daemon=True).start()
 
-    def _approach(self, record: Header) -> None:
-        try:
-            rank = self._check_record(record)
-        except PeerError as error:
-            refuse(record, self._record, self._token, error)
-            raise
-        try:
-            connected, local = connect(record, self._record, str(rank))
-            link = Link(connected, str(rank))
-            link.send({**self._record, "token": self._token})
-            answer = receive_one(link, _GREETING_S)
-        except (Unreachable, HungUp):
-            self.left_early.add(rank)
-            self._listener.missed(rank)
-            return
-        if answer.get("t") == "refuse":
-            raise PeerError(f"{rank} refuses: {read(answer, 'why', str)}")
-        check_token(answer, self._token, str(rank))
-        self._adopt(Peer(rank, answer, link, local))
+    def missed(self, rank: Rank) -> None:
+        """A rank came before this one, and has left since."""
+        self.left_early.add(rank)
+        self._listener.missed(rank)
 
-    def _check_record(self, record: Header) -> Rank:
+    def connected(self, greeting: Header, link: Link) -> None:
+        """A peer opens a stream of bytes; PeerError where it is not known."""
+        peer = self.peers.get(stream_of(greeting))
+        if peer is None:
+            raise PeerError("a data connection came from nobody that is known")
+        link.send({"t": "ok"})
+        accept(peer, Stream(link.socket), self.settings, lambda: self.check(peer))
+
+    def named(self, record: Header) -> Rank:
         """The rank behind a greeting; PeerError when the two cannot take part in one graft."""
         rank = check_greeting(record, self.settings, self.me, self.worlds, self.announced)
         if rank == self.me or rank in self.peers:
@@ -242,7 +185,8 @@ class Roster:
             )
         return rank
 
-    def _adopt(self, peer: Peer) -> None:
+    def adopt(self, peer: Peer) -> None:
+        """A peer has come; it is heard from now on."""
         with self._adopting:
             if peer.rank in self.peers:
                 raise PeerError(f"two processes claim to be {peer.rank}")
@@ -270,13 +214,7 @@ class Roster:
 
     def _ready(self, ready: Any, who: Any) -> None:
         if who is None:
-            connected, _ = ready.accept()
-            if ready.family == socket.AF_UNIX and not same_user(connected):
-                connected.close()
-                return
-            greeter = threading.Thread(target=self._greet, args=(connected,), daemon=True)
-            self._greeters = [*(t for t in self._greeters if t.is_alive()), greeter]
-            greeter.start()
+            self.arrivals.knock(ready)
             return
         try:
             frames = who.link.receive()
@@ -294,36 +232,6 @@ class Roster:
         peer.gone_at = time.monotonic()
         peer.lost()
         self._listener.left(peer)
-
-    def _greet(self, connected: socket.socket) -> None:
-        """Hear what a stranger wants; one that does not know the token learns nothing."""
-        link = Link(connected, "a stranger")
-        try:
-            greeting = receive_one(link, _GREETING_S)
-            check_token(greeting, self._token, "a stranger")
-        except (TwinrunError, OSError):
-            link.close()
-            return
-        try:
-            if greeting.get("t") == "pipe":
-                peer = self.peers.get(stream_of(greeting))
-                if peer is None:
-                    raise PeerError("a data connection came from nobody that is known")
-                link.send({"t": "ok"})
-                accept(peer, Stream(link.socket), self.settings, lambda: self.check(peer))
-                return
-            if greeting.get("t") == "refuse":
-                raise PeerError(f"a later visitor refuses: {read(greeting, 'why', str)}")
-            rank = self._check_record(greeting)
-        except TwinrunError as error:
-            with contextlib.suppress(PeerError):
-                link.send({"t": "refuse", "why": str(error)})
-            link.close()
-            self._listener.failed(error)
-            return
-        link.who = str(rank)
-        link.send({**self._record, "token": self._token})
-        self._adopt(Peer(rank, greeting, link, connected.family == socket.AF_UNIX))
 
     def _dispatch(self, peer: Peer, header: Header) -> None:
         kind = header.get("t")
