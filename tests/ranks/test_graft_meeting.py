@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from graft_jobs import Jobs
 from test_graft_exchange import make, take
 
 from twinrun.errors import PeerError
+from twinrun.grafting.arrivals import Arrivals
 from twinrun.grafting.jobs import free_port
 from twinrun.grafting.meeting import Meeting
+from twinrun.grafting.point import Rank
 from twinrun.grafting.settings import Settings
 
 pytestmark = pytest.mark.ranks
@@ -88,3 +91,22 @@ def test_who_died_before_it_was_met_ends_the_graft_by_name() -> None:
     assert served.serves and process.exitcode == -signal.SIGKILL
     told = Jobs(second, 0, 1, address=address).results()["target", 0]
     assert len(told) == 2 and "baseline rank 0 died or ended before it could be met" in told[0]
+
+
+def test_who_knocks_while_everything_ends_does_no_harm() -> None:
+    """Whoever greets a stranger has begun before anybody waits for its end."""
+    arrivals = Arrivals(Settings(role="target", b2t="*"), Rank("target", 0), 1, Mock())
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    class Ending(threading.Thread):
+        def start(self) -> None:
+            arrivals.end()
+            super().start()
+            arrivals.end()
+
+    with (
+        patch.object(threading, "Thread", Ending),
+        socket.create_connection(listening.getsockname()),
+    ):
+        arrivals.knock(listening)
+    arrivals.end()

@@ -111,8 +111,8 @@ class Arrivals:
             connected.close()
             return
         greeter = threading.Thread(target=self._greet, args=(connected,), daemon=True)
+        greeter.start()  # before anybody may wait for its end
         self._greeters = [*(t for t in self._greeters if t.is_alive()), greeter]
-        greeter.start()
 
     def _join(self) -> None:
         try:
