@@ -17,7 +17,7 @@ MINE = Holding("x", "t", (), (4,), "float32", "activation")
 
 
 def order() -> Order:
-    return Order(Plan(()), MINE, False, {}, {}, {}, "", (), (), False)
+    return Order(Plan(()), MINE, False, {}, {}, {}, "", (), False)
 
 
 def taking(made: list[Any]) -> Taking:

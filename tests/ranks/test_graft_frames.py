@@ -27,13 +27,13 @@ class Counts:
         self.given = self.copied = 0
         give, together = frames.Frame.give, frames.bring_together
 
-        def counted(frame: frames.Frame, exporter: Any) -> torch.Tensor:
+        def counted(frame: frames.Frame) -> torch.Tensor:
             self.given += 1
-            return give(frame, exporter)
+            return give(frame)
 
-        def copied(tiles: Any, exporter: Any) -> None:
+        def copied(tiles: Any) -> None:
             self.copied += 1
-            together(tiles, exporter)
+            together(tiles)
 
         frames.Frame.give = counted  # type: ignore[method-assign]
         receiving.bring_together = copied  # type: ignore[attr-defined]

@@ -24,18 +24,17 @@ class DevicePool:
             self._pool = torch.cuda.MemPool()
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._id = self._pool.id
-        stream = self._stream
-        self._aside = stream.stream_id, stream.device_index, stream.device_type
+        self._aside = self._stream.stream_id, self._stream.device_index, self._stream.device_type
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A tensor of undefined values; dropping it gives its memory back."""
         if _begin is None or torch._C._cuda_getDevice() != self._device.index:
             return self._switching(shape, dtype)
         # The same through torch's own context managers takes three times as long.
-        index, restore = self._device.index, torch._C._cuda_setStream
+        index, switch = self._device.index, torch._C._cuda_setStream
         before = torch._C._cuda_getCurrentStream(index)
         self._look()
-        restore(*self._aside)
+        switch(*self._aside)
         try:
             _begin(index, self._id)
             try:
@@ -44,7 +43,7 @@ class DevicePool:
                 _end(index, self._id)  # type: ignore[misc]
                 _release(index, self._id)  # type: ignore[misc]
         finally:
-            restore(*before)
+            switch(*before)
 
     def _switching(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         with on(self._device):

@@ -163,6 +163,8 @@ class Exchange:
 
     def _expect_somebody(self) -> None:
         """PeerError where all ranks that could send anything had gone before this one came."""
+        if not self.roster.left_early:
+            return
         early = [rank for rank in self.roster.left_early if rank.role == self._other]
         if early and len(early) == self.roster.world(self._other):
             self.failed(

@@ -123,7 +123,7 @@ class Exporter:
                     self._grown = self._reserved_bytes > self._limit_bytes
             self._places[address] = base
         extent, handle = self._allocations[base]
-        return Export(memory, address, base, extent, handle, True)
+        return Export(memory, address, base, extent, handle, gift=True)
 
     def _out_of_the_driver(self, shape: tuple[int, ...], dtype: torch.dtype) -> Export:
         nbytes = prod(shape) * dtype.itemsize
@@ -136,7 +136,7 @@ class Exporter:
                 call("cuMemFree_v2", address)
                 raise
         memory = flat(self._device, address.value, nbytes).view(dtype).view(shape)
-        return Export(memory, address.value, address.value, extent, handle, False)
+        return Export(memory, address.value, address.value, extent, handle, gift=False)
 
 
 LEAST_BYTES = 2 << 20

@@ -45,12 +45,12 @@ class Tiling:
         nbytes = sum(box.volume for box in boxes) * self.dtype.itemsize
         return Share(self, tuple(boxes), nbytes)
 
-    def join(self, landing: Landing, exporter: Exporting) -> Frame:
+    def join(self, landing: Landing) -> Frame:
         """A frame in which this sender has no pad yet; UnavailableError where there is no memory for one."""
         for frame in self.frames:
-            if landing not in frame.pads and frame.export.memory.device == landing.device:
+            if landing not in frame.pads and frame.exporter is landing.exporter:
                 return frame
-        return Frame(self, self.memory(exporter))
+        return Frame(self, landing.exporter)
 
     def memory(self, exporter: Exporting) -> Export:
         """Memory for one value."""
@@ -71,10 +71,14 @@ class Share:
 
 
 class Frame:
-    """One such memory, and the pad that each sender fills a part of it through."""
+    """One such memory, and the pad that each sender fills a part of it through.
 
-    def __init__(self, tiling: Tiling, export: Export) -> None:
-        self.tiling, self.export = tiling, export
+    UnavailableError where there is no memory for it.
+    """
+
+    def __init__(self, tiling: Tiling, exporter: Exporting) -> None:
+        self.tiling, self.exporter = tiling, exporter
+        self.export = tiling.memory(exporter)
         self.pads: dict[Landing, Pad] = {}
         tiling.frames.append(self)
 
@@ -89,13 +93,13 @@ class Frame:
         if not self.pads:
             self.tiling.frames.remove(self)
 
-    def give(self, exporter: Exporting) -> torch.Tensor:
+    def give(self) -> torch.Tensor:
         """All of it as a tensor that the caller owns; the pads stand for other memory, or are no more."""
         made = self.export.given(self.tiling.shape, self.tiling.dtype)
-        exporter.used(self.export)
+        self.exporter.used(self.export)
         with HANDS:
             try:
-                self.export = self.tiling.memory(exporter)
+                self.export = self.tiling.memory(self.exporter)
             except UnavailableError:
                 for landing, pad in list(self.pads.items()):
                     landing.lose(pad)
@@ -113,14 +117,12 @@ def common(tiles: Sequence[Tile]) -> Frame | None:
     return frame if all(tile.frame is frame for tile in tiles) else None
 
 
-def bring_together(tiles: Sequence[Tile], exporter: Exporting) -> None:
+def bring_together(tiles: Sequence[Tile]) -> None:
     """Free what was copied out of several frames, so that the next values come in one."""
-    frames, tiling = {tile.frame for tile in tiles}, tiles[0].share.tiling
-    for tile in tiles:
-        tile.used()
-    if len(frames) > 1 and len({tile.exporter for tile in tiles}) == 1:
+    frames, exporters = {tile.frame for tile in tiles}, {tile.exporter for tile in tiles}
+    if len(frames) > 1 and len(exporters) == 1:
         with contextlib.suppress(UnavailableError), HANDS:
-            together = Frame(tiling, tiling.memory(exporter))
+            together = Frame(tiles[0].share.tiling, tiles[0].exporter)
             for tile in tiles:
                 tile.settle(together)
             return

@@ -39,7 +39,7 @@ class Want:
     def read(cls, receiver: Rank, header: dict[str, Any]) -> Want:
         """A want from a message; PeerError for anything else."""
         try:
-            boxes, inside, number = header["boxes"], None, int(header["k"])
+            boxes, inside = header["boxes"], None
             if boxes is not None:
                 boxes = tuple(Box(tuple(map(int, a)), tuple(map(int, b))) for a, b in boxes)
                 if "inside" in header:
@@ -49,7 +49,7 @@ class Want:
                 str(header["name"]),
                 (int(header["since"][0]), int(header["since"][1])),
                 int(header["saw"]),
-                number,
+                int(header["k"]),
                 boxes,
                 inside,
             )

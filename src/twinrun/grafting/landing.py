@@ -18,7 +18,6 @@ from twinrun.grafting.packing import Flat, NoRoom
 from twinrun.grafting.reference import Opening, Reference, Segment
 from twinrun.grafting.tile import Tile
 
-BYTE = torch.uint8
 LEAST_GIFT_BYTES = 8 << 20
 """Smaller payloads are copied out of their pad: a copy costs the device 5 us at most, other memory for the
 pad costs the processor 30. Where sender and receiver share a GPU even the smallest copy waits for this
@@ -100,8 +99,10 @@ class Landing:
             if number is None or not self._budget.take(nbytes):
                 return None
             try:
-                frame = None if share is None else share.tiling.join(self, self.exporter)
-                export = self.exporter.export((nbytes,), BYTE) if frame is None else frame.export
+                frame = None if share is None else share.tiling.join(self)
+                export = (
+                    self.exporter.export((nbytes,), torch.uint8) if frame is None else frame.export
+                )
             except UnavailableError as error:
                 self._budget.free(nbytes)
                 raise NoRoom(
@@ -205,7 +206,8 @@ class Landing:
         self._free_at(pad, GONE, 0)
 
     def settle(self, pad: Pad, frame: Frame) -> None:
-        """Free a pad as a part of another frame."""
+        """All of a pad was read, as in ``took``; it is free at once, as a part of another frame."""
+        self.exporter.used(pad.export, pad.user)
         with HANDS:
             if pad.frame is not None:
                 pad.frame.leave(self)

@@ -59,9 +59,9 @@ class Meeting:
             if listening is not None:
                 return cls._serve(listening, host, settings)
             if _reachable(host, port):
-                store = _store_at(host, port, settings.address)
-                if store is not None:
-                    return cls._visit(store, settings)
+                found = _store_at(host, port, settings.address)
+                if found is not None:
+                    return cls._visit(*found, settings)
                 # Whoever served there may have died meanwhile, and another one come.
                 refused += 1
                 if refused == _TRIES:
@@ -101,8 +101,7 @@ class Meeting:
         return cls(store, token, serves=True)
 
     @classmethod
-    def _visit(cls, found: tuple[Any, bytes], settings: Settings) -> Meeting:
-        store, text = found
+    def _visit(cls, store: Any, text: bytes, settings: Settings) -> Meeting:
         greeting = decode_header(text, settings.address)
         store.set_timeout(timedelta(seconds=settings.meeting_timeout_s))
         return cls(store, _token(greeting, settings), serves=False)

@@ -31,8 +31,6 @@ class Order:
     note: str
     senders: tuple[Rank, ...]
     """who sends, in the order of the plan's pulls"""
-    ranks: tuple[int, ...]
-    """their numbers"""
     sole: bool
     """whether one box of one sender is all of it"""
     tiling: Tiling | None = None
@@ -134,7 +132,6 @@ class Orders:
                 {pull.sender: senders.held[pull.sender].dtype for pull in plan.pulls},
                 _note(plan, senders, mine),
                 tuple(Rank(OTHER[self._me.role], pull.sender) for pull in plan.pulls),
-                tuple(pull.sender for pull in plan.pulls),
                 not whole and plan.is_all_of(mine.shape),
                 self._tiling(plan, mine) if tiled else None,
             )

@@ -44,18 +44,14 @@ class Flat:
 
     def view(self, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor | None:
         """A contiguous view from ``offset`` on, None where that is not aligned for ``dtype``."""
-        whole = self._typed_as(dtype)
-        at, odd = divmod(offset, dtype.itemsize)
-        return None if odd or whole is None else whole.as_strided(shape, contiguous(shape), at)
-
-    def _typed_as(self, dtype: torch.dtype) -> torch.Tensor | None:
         whole = self._typed.get(dtype)
         if whole is None:
             usable = self.nbytes - self.nbytes % dtype.itemsize
             if self.raw.data_ptr() % dtype.itemsize:
                 return None
             whole = self._typed[dtype] = self.raw[:usable].view(dtype)
-        return whole
+        at, odd = divmod(offset, dtype.itemsize)
+        return None if odd else whole.as_strided(shape, contiguous(shape), at)
 
     def copied(self, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
         """The same from any offset, in memory of its own."""

@@ -39,8 +39,9 @@ class Push:
         total = 0
         for tensor in tensors:
             total += tensor.nbytes
-        size = tensors[0].element_size()
-        placed = None if inside is None else self._rooms.whole(inside, total, size)
+        placed = None
+        if inside is not None:
+            placed = self._rooms.whole(inside, total, tensors[0].element_size())
         pad, flat, offset = self._rooms.any(total) if placed is None else placed
         number, self._next = self._next, self._next + 1
         with self._rooms.lock:

@@ -222,14 +222,13 @@ class Taking:
         frame = common(tiles) if len(tiles) == len(order.senders) else None
         for tile in tiles:
             tile.wait()
-        exporter = tiles[0].exporter
         if frame is not None:
             self.tiles.clear()
-            return frame.give(exporter)
+            return frame.give()
         for at, tile in self.tiles.items():
             self._assemble(order, at, tile)
         self.tiles.clear()
-        bring_together(tiles, exporter)
+        bring_together(tiles)
         return None
 
     def _sole(self, payload: Any, dtype: torch.dtype) -> torch.Tensor:
@@ -252,4 +251,4 @@ class Taking:
             )
             tensor = assembly.finish()
         whole = [(rank, *self.found[rank]) for rank in sorted(self.found)] if self.found else []
-        return Taken(tensor, order.ranks, order.note, waited_s, whole, self.nbytes)
+        return Taken(tensor, tuple(order.numbers), order.note, waited_s, whole, self.nbytes)

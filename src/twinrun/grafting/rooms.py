@@ -17,8 +17,8 @@ from twinrun.grafting.packing import Flat, NoRoom
 from twinrun.grafting.patience import Patience
 from twinrun.grafting.reference import Opening, Segment
 
-Key = tuple[int, int]
-"""Bytes of a payload, and the tiling that it is a part of; -1 for none."""
+Key = tuple[int, int | None]
+"""Bytes of a payload, and the tiling that it is a part of, None for none."""
 
 AT_ONCE = 3
 """Pads of a kind that come without waiting for the receiver."""
@@ -28,15 +28,19 @@ AT_ONCE = 3
 class Pad:
     """One pad: what it is for, which time it was used last, and by which message.
 
-    ``span``: the bytes from its place on that payloads may lie in; ``nbytes``: those of a payload.
+    ``span``: the bytes from its place on that payloads may lie in.
     """
 
     number: int
     key: Key
-    nbytes: int
     span: int
     used: int
     message: int = -1
+
+    @property
+    def nbytes(self) -> int:
+        """Those of a payload."""
+        return self.key[0]
 
 
 Place = tuple[Pad, Flat, int]
@@ -107,7 +111,7 @@ class Rooms:
         pads = self._pads.setdefault(key, [])
         try:
             while len(pads) < AT_ONCE and key not in self._short:
-                if not self._grow(key, nbytes, inside.elements * size):
+                if not self._grow(key, inside.elements * size):
                     self._short.add(key)
         except NoRoom:
             self._apart.add(tiling)
@@ -125,10 +129,10 @@ class Rooms:
 
     def any(self, nbytes: int) -> Place:
         """Room for payloads of a size, more of it whenever the receiver stays away for long."""
-        key = nbytes, -1
+        key = nbytes, None
         pads = self._pads.setdefault(key, [])
         found = self._free(pads)
-        if found is None and len(pads) < AT_ONCE and self._grow(key, nbytes, nbytes):
+        if found is None and len(pads) < AT_ONCE and self._grow(key, nbytes):
             found = self._free(pads)
         if found is not None:
             return found
@@ -136,7 +140,7 @@ class Rooms:
         while (found := self._free(pads)) is None:
             if patience.waited_s > ask_at_s:
                 ask_at_s += GRACE_S
-                self._grow(key, nbytes, nbytes)
+                self._grow(key, nbytes)
             elif not patience.pause():
                 raise PeerError(
                     f"nothing was taken for {self._timeout_s:g} s and the receiver's GPU has no room"
@@ -181,23 +185,22 @@ class Rooms:
             flat = self._open[number] = Flat(self._layer.flat(self._device, address, told.nbytes))
         return flat
 
-    def _grow(self, key: Key, nbytes: int, span: int) -> bool:
+    def _grow(self, key: Key, span: int) -> bool:
         """One pad more, if the peer has room for it; idle ones for other things make room.
 
         NoRoom where none of these can be had at all.
         """
-        tiling = key[1] if key[1] >= 0 else None
-        opening = self._ask(nbytes, tiling)
+        opening = self._ask(*key)
         if opening is None:
             idle = [pad for pad in self.pads() if pad.key != key and self._idle(pad)]
             if idle:
                 self._part_with(idle)
-                opening = self._ask(nbytes, tiling)
+                opening = self._ask(*key)
         if opening is not None:
             for pad in self.pads():  # one that the peer could not keep leaves its number to another
                 if pad.number == opening.pad:
                     self._pads[pad.key].remove(pad)
-            self._pads[key].append(Pad(opening.pad, key, nbytes, span, opening.times - 1))
+            self._pads[key].append(Pad(opening.pad, key, span, opening.times - 1))
         elif not self._pads[key]:
             raise NoRoom("the receiver's memory for others is full: --graft-buffer")
         return opening is not None

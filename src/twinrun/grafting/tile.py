@@ -71,10 +71,6 @@ class Tile(Landed):
         self._end()
         return whole
 
-    def used(self) -> None:
-        """Work in the current stream reads it."""
-        self._landing.exporter.used(self._pad.export)
-
     def free(self) -> None:
         """All of it was read by work in the current stream, or is not wanted: the sender may go on."""
         self._landing.took(self._pad)
